@@ -1,0 +1,31 @@
+"""Latent-space geometry of deep generative models: metric, spline, geodesics and what they tell about a decoder."""
+
+from geolib.curves import curve_energy, curve_length, geodesic_residual
+from geolib.evaluation import compare_models, relative_improvement
+from geolib.geodesics import METHODS, Geodesic, GeodesicError, geodesic
+from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
+from geolib.spline import CubicBSpline
+from geolib.status import Status
+from geolib.variance import RBFPrecision, fit_rbf_precision
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "CubicBSpline",
+    "Geodesic",
+    "GeodesicError",
+    "PullbackMetric",
+    "RBFPrecision",
+    "Status",
+    "compare_models",
+    "condition_number",
+    "curve_energy",
+    "curve_length",
+    "extremal_directions",
+    "fit_rbf_precision",
+    "geodesic",
+    "geodesic_residual",
+    "magnification_factor",
+    "relative_improvement",
+]

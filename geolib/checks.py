@@ -1,0 +1,79 @@
+"""The sentences that bad input gets: which argument, what came, what is allowed."""
+
+import math
+from numbers import Real
+
+import torch
+from torch import Tensor
+
+
+def latent_points(name: str, z: Tensor, *, min_points: int | None = None) -> None:
+    """Check for a finite floating-point tensor ``(..., d)``, or ``(..., n, d)`` with ``n >= min_points``."""
+    if not isinstance(z, Tensor):
+        raise TypeError(f"{name}: got {type(z).__name__}, expected a torch.Tensor")
+    if not z.is_floating_point():
+        raise TypeError(f"{name}: got dtype {z.dtype}, expected float32 or float64")
+    shape = "(..., d)" if min_points is None else f"(..., n, d) with n >= {min_points}"
+    needed = 1 if min_points is None else 2
+    if z.ndim < needed or z.shape[-1] == 0 or (min_points is not None and z.shape[-2] < min_points):
+        raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected {shape}")
+    finite(name, z)
+
+
+def finite(name: str, x: Tensor, *, at: Tensor | None = None) -> None:
+    """Stop where ``x`` has NaN or inf, saying how many entries and where the first is.
+
+    Args:
+        name: what ``x`` is.
+        x: any tensor; with ``at``, its first dimension counts the points of ``at``.
+        at: latent points ``(n, d)`` whose images ``x`` holds, named in the message.
+    """
+    # One reduction instead of a mask: a sum is finite unless an entry is not, or the sum overflows (then the mask
+    # below decides). This runs on every evaluation of a decoder.
+    if bool(torch.isfinite(x.sum())):
+        return
+    bad = ~torch.isfinite(x)
+    if not bool(bad.any()):
+        return
+    if at is None:
+        where = f"first at index {tuple(bad.nonzero()[0].tolist())}"
+        raise ValueError(f"{name}: {int(bad.sum())} of {x.numel()} entries are not finite, {where}; finite is expected")
+    rows = bad.reshape(bad.shape[0], -1).any(dim=1)
+    first = at[int(rows.nonzero()[0])].tolist()
+    raise ValueError(
+        f"{name}: not finite at {int(rows.sum())} of {len(rows)} points, first at z = "
+        f"[{', '.join(f'{c:.6g}' for c in first)}]; finite is expected"
+    )
+
+
+def same_kind(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
+    """Check that two tensors agree in dtype and device."""
+    if x.dtype != other.dtype:
+        raise TypeError(f"{name}: got dtype {x.dtype}, expected {other.dtype} like {other_name}")
+    if x.device != other.device:
+        raise ValueError(f"{name}: got device {x.device}, expected {other.device} like {other_name}")
+
+
+def integer(name: str, value: int, *, at_least: int) -> int:
+    """Check that ``value`` is an integer of at least ``at_least``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name}: got {value!r}, expected an integer of at least {at_least}")
+    if value < at_least:
+        raise ValueError(f"{name}: got {value}, expected at least {at_least}")
+    return value
+
+
+def positive(name: str, value: float) -> float:
+    """Check that ``value`` is a positive finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name}: got {value!r}, expected a positive number")
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name}: got {value}, expected a positive finite number")
+    return float(value)
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+    """Check that ``value`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(repr(a) for a in allowed)}")
+    return value

@@ -1,0 +1,341 @@
+"""The pull-back metric of a generator, and formulas on metric tensors."""
+
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.func import jvp, vjp, vmap
+
+from geolib import checks
+
+Map = Callable[[Tensor], Tensor]
+
+# A chunk's Jacobian should stay in the cache: the same work took four times longer in one piece of 10,000 points.
+_CHUNK_BYTES_CPU = 16 * 2**20
+_CHUNK_BYTES_GPU = 512 * 2**20
+
+_MODE_DEPENDENT = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
+
+
+class PullbackMetric:
+    r"""The Riemannian metric that a generator induces on its latent space.
+
+    Deterministic generator (``std=None``), Eq. 1: :math:`M = J_\mu^T J_\mu`.
+    Stochastic generator :math:`\mu(z) + \sigma(z) \epsilon`, Eq. 2: :math:`M = J_\mu^T J_\mu + J_\sigma^T J_\sigma`,
+    the expectation over :math:`\epsilon` of the random metric.
+    With a feature map :math:`f` on top, Eq. 3: :math:`M = J_\mu^T M_F J_\mu`, :math:`M_F = J_f^T J_f`; and with
+    ``std`` too, Eq. 4: :math:`M = J_\mu^T M_F J_\mu + J_\sigma^T \mathrm{diag}(M_F) J_\sigma`.
+
+    Args:
+        mean: the generator's mean, ``z (n, d) -> (n, D)``; any torch callable that treats its rows independently.
+        std: its standard deviation (not variance), ``z (n, d) -> (n, D)``.
+        features: a feature map ``x (n, D) -> (n, K)``.
+        chunk_size: points evaluated at once; by default as many as keep a chunk's Jacobian in the cache. It changes
+            speed and memory, and results only by rounding.
+
+    Raises:
+        TypeError: where an argument is not callable.
+        ValueError: on evaluation, where a module is in training mode and would not be a fixed map, where an output has
+            another batch size or rank, is not finite, does not depend on ``z``, or mixes the rows of a batch.
+
+    Note:
+        Jacobians are exact (forward mode). In float32 a metric with a condition number beyond about 1e6 keeps no
+        digit of its smallest eigenvalue. In Eq. 4 the features' Jacobian is taken at the mean, as the paper does; for a
+        feature map that is not linear this is an approximation of the expectation.
+
+    Source:
+        Michelis & Becker 2021, Eqs. 1-4 and App. E; Eq. 2 is from Arvanitidis et al. 2018.
+    """
+
+    def __init__(
+        self, mean: Map, std: Map | None = None, features: Map | None = None, *, chunk_size: int | None = None
+    ):
+        for name, function in (("mean", mean), ("std", std), ("features", features)):
+            if not callable(function) and not (function is None and name != "mean"):
+                raise TypeError(f"{name}: got {type(function).__name__}, expected a callable of a tensor")
+        self.mean = mean
+        self.std = std
+        self.features = features
+        self._chunk_size = None if chunk_size is None else checks.integer("chunk_size", chunk_size, at_least=1)
+        self._output_dim: dict[tuple[int, torch.dtype, torch.device], int] = {}
+
+    @property
+    def has_immersion(self) -> bool:
+        """Whether the metric is the pull-back of one map (all but Eq. 4)."""
+        return self.std is None or self.features is None
+
+    @property
+    def latent_dim(self) -> int:
+        """The latent dimension ``d``: what ``std`` or ``mean`` declares as ``latent_dim``, else the width of the first
+        linear layer of ``mean``.
+
+        Raises:
+            TypeError: where neither tells.
+        """
+        for function in (self.std, self.mean):
+            if isinstance(getattr(function, "latent_dim", None), int):
+                return function.latent_dim
+        layers = [m for module in _modules(self.mean) for m in module.modules() if list(m.parameters(recurse=False))]
+        if layers and isinstance(layers[0], nn.Linear):
+            return layers[0].in_features
+        raise TypeError("mean: its latent dimension cannot be read off; pass latent_dim")
+
+    @property
+    def kind(self) -> tuple[torch.dtype | None, torch.device | None]:
+        """Dtype and device of the first parameter or buffer of ``mean``, ``std`` or ``features``; None without any."""
+        for function in (self.mean, self.std, self.features):
+            for module in _modules(function):
+                for tensor in (*module.parameters(), *module.buffers()):
+                    if tensor.is_floating_point():
+                        return tensor.dtype, tensor.device
+        return None, None
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The metric tensor at ``z``.
+
+        Args:
+            z: latent points ``(..., d)``.
+
+        Returns:
+            ``(..., d, d)``, symmetric; differentiable with respect to ``z`` where ``z`` requires a gradient.
+        """
+        return self._in_chunks("metric", self._metric, z)
+
+    def immersion(self, z: Tensor) -> Tensor:
+        """The map whose pull-back the metric is: ``mean``, ``(mean, std)`` stacked, or ``features(mean)``.
+
+        Args:
+            z: latent points ``(..., d)``.
+
+        Returns:
+            ``(..., D')`` with ``D'`` = D, 2 D or K; differentiable where ``z`` requires a gradient.
+
+        Raises:
+            TypeError: for Eq. 4 (``std`` and ``features`` together), which is an expectation and has no such map.
+        """
+        if not self.has_immersion:
+            raise TypeError("metric: with std and features together (Eq. 4) it is not the pull-back of one map")
+        return self._in_chunks("immersion", self._immersion, z)
+
+    def chunk_size(self, z: Tensor) -> int:
+        """How many points like those of ``z`` ``(..., d)`` are evaluated at once."""
+        self._check_modules()
+        kind = (z.shape[-1], z.dtype, z.device)
+        if kind not in self._output_dim:
+            self._output_dim[kind] = self._probe(z.detach().reshape(-1, z.shape[-1])[:1])
+        if self._chunk_size is not None:
+            return self._chunk_size
+        per_point = self._output_dim[kind] * (z.shape[-1] + 1) * z.element_size()
+        budget = _CHUNK_BYTES_CPU if z.device.type == "cpu" else _CHUNK_BYTES_GPU
+        return min(max(budget // per_point, 32), 2**16)
+
+    def _in_chunks(self, name: str, function: Map, z: Tensor) -> Tensor:
+        checks.latent_points("z", z)
+        flat = z.reshape(-1, z.shape[-1])
+        if len(flat) == 0:
+            raise ValueError(f"z: got no points (shape {tuple(z.shape)}), expected at least one")
+        # Only z is differentiated; without this a decoder's parameters would record a graph on every call.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
+            parts = []
+            for chunk in flat.split(self.chunk_size(z)):
+                value = function(chunk)
+                checks.finite(name, value, at=chunk)
+                parts.append(value)
+            out = torch.cat(parts) if len(parts) > 1 else parts[0]
+        return out.reshape(*z.shape[:-1], *out.shape[1:])
+
+    def _immersion(self, z: Tensor) -> Tensor:
+        x = self._call("mean", z)
+        if self.std is not None:
+            return torch.cat([x, self._call("std", z)], dim=-1)
+        return x if self.features is None else self._call("features", x)
+
+    def _metric(self, z: Tensor) -> Tensor:
+        if self.features is None:
+            M = _gram(self._jacobian("mean", z)[1])
+            return M if self.std is None else M + _gram(self._jacobian("std", z)[1])
+        x, J_mean = self._jacobian("mean", z)
+        _, J_features = _push_forward(functools.partial(self._call, "features"), x, J_mean)
+        M = _gram(J_features)
+        if self.std is None:
+            return M
+        _, J_std = self._jacobian("std", z)
+        return M + torch.einsum("anD,nD,bnD->nab", J_std, self._diagonal_of_feature_metric(x), J_std)
+
+    def _jacobian(self, name: str, z: Tensor) -> tuple[Tensor, Tensor]:
+        n, d = z.shape
+        basis = torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, n, d)
+        return _push_forward(functools.partial(self._call, name), z, basis)
+
+    def _diagonal_of_feature_metric(self, x: Tensor) -> Tensor:
+        """diag(J_f^T J_f) at ``x (n, D)``: ``(n, D)``, in min(D, K) passes."""
+        n, D = x.shape
+        call = functools.partial(self._call, "features")
+        value, pull_back = vjp(call, x)
+        K = value.shape[-1]
+        # a block of tangents or cotangents at a time, so that memory stays flat in D and K
+        block = max(1, 2**22 // max(1, n * max(D, K)))
+        if K <= D:
+            eye = torch.eye(K, dtype=x.dtype, device=x.device).unsqueeze(1).expand(K, n, K)
+            rows = (vmap(lambda v: pull_back(v)[0])(part) for part in eye.split(block))
+            return sum(row.square().sum(0) for row in rows)
+        eye = torch.eye(D, dtype=x.dtype, device=x.device).unsqueeze(1).expand(D, n, D)
+        columns = [_push_forward(call, x, part)[1].square().sum(-1) for part in eye.split(block)]
+        return torch.cat(columns).transpose(0, 1)
+
+    def _call(self, name: str, z: Tensor) -> Tensor:
+        out = getattr(self, name)(z)
+        if not isinstance(out, Tensor):
+            raise ValueError(f"{name}: returned {type(out).__name__}, expected a tensor (n, D)")
+        if out.ndim != 2 or out.shape[0] != z.shape[0]:
+            raise ValueError(
+                f"{name}: returned shape {tuple(out.shape)} for {z.shape[0]} points, expected ({z.shape[0]}, D); "
+                f"flatten images and keep the batch size"
+            )
+        return out
+
+    def _check_modules(self) -> None:
+        for name in ("mean", "std", "features"):
+            for module in _modules(getattr(self, name)):
+                for child in module.modules():
+                    if child.training and isinstance(child, _MODE_DEPENDENT):
+                        raise ValueError(
+                            f"{name}: its {type(child).__name__} layer is in training mode, so it is not a fixed map "
+                            f"of z; call .eval() first"
+                        )
+
+    def _probe(self, z: Tensor) -> int:
+        """Try every map at ``z (1, d)`` and a point beside it, before work is spent. Returns the output dimension."""
+        z = torch.cat([z, z + 1e-2 * (1 + z.abs())])  # two equal points would hide a map that mixes its rows
+        with torch.no_grad():
+            x = self._probe_one("mean", z)
+            dims = x.shape[-1]
+            if self.std is not None:
+                std_dims = self._probe_one("std", z).shape[-1]
+                if std_dims != dims:
+                    raise ValueError(f"std: returned {std_dims} outputs, expected {dims} like mean")
+                dims += std_dims
+            if self.features is not None:
+                dims += self._probe_one("features", x).shape[-1]
+        return dims
+
+    def _probe_one(self, name: str, z: Tensor) -> Tensor:
+        kind = f"points of shape {tuple(z.shape)}, {z.dtype}, {z.device}"
+        function = getattr(self, name)
+        try:
+            function(z[:1])
+            with torch.enable_grad():
+                recorded = function(z.clone().requires_grad_())
+            with torch.autograd.forward_ad.dual_level():
+                dual = function(torch.autograd.forward_ad.make_dual(z, torch.ones_like(z)))
+                tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent if isinstance(dual, Tensor) else None
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise ValueError(f"{name}: failed on {kind}: {error}") from error
+        value, again, alone = self._call(name, z), self._call(name, z), self._call(name, z[:1])
+        if value.dtype != z.dtype or value.device != z.device:
+            raise TypeError(f"{name}: returned {value.dtype} on {value.device} for {kind}; expected the same kind")
+        checks.finite(name, value, at=z)
+        if not torch.equal(value, again):
+            raise ValueError(f"{name}: two calls with the same z differ; a fixed map is expected (dropout? sampling?)")
+        tolerance = 1e3 * torch.finfo(z.dtype).eps
+        if not torch.allclose(value[:1], alone, rtol=tolerance, atol=tolerance * float(value.abs().max())):
+            raise ValueError(f"{name}: a point's value depends on the rest of its batch; independent rows are expected")
+        if tangent is None or not recorded.requires_grad:
+            raise ValueError(f"{name}: does not depend on z as far as torch sees; is it detached, or under no_grad?")
+        return value
+
+
+def _modules(function: object, depth: int = 3) -> list[nn.Module]:
+    """The modules that a callable visibly uses: itself, its instance, its partial arguments, its closure and globals,
+    and those that the callables among these use."""
+    if isinstance(function, nn.Module):
+        return [function]
+    if depth == 0 or not callable(function):
+        return []
+    parts = [getattr(function, "__self__", None), getattr(function, "__func__", None)]
+    if isinstance(function, functools.partial):
+        parts += [function.func, *function.args, *function.keywords.values()]
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            parts.append(cell.cell_contents)
+        except ValueError:  # a cell not filled yet
+            continue
+    names = getattr(getattr(function, "__code__", None), "co_names", ())
+    parts += [function.__globals__[name] for name in names if name in getattr(function, "__globals__", {})]
+    return [module for part in parts for module in _modules(part, depth - 1)]
+
+
+def _push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+    """``function(x)`` and its derivative along each of ``tangents (k, n, d)``: ``(n, D)`` and ``(k, n, D)``.
+
+    The tangents are a vmapped batch of their own, so the value is computed once for all of them.
+    """
+    value, derivative = vmap(lambda tangent: jvp(function, (x,), (tangent,)))(tangents)
+    return value[0], derivative
+
+
+def _gram(J: Tensor) -> Tensor:
+    """J^T J from the columns of J: ``(d, n, D) -> (n, d, d)``."""
+    return torch.einsum("anD,bnD->nab", J, J)
+
+
+def _eigenvalues(M: Tensor) -> Tensor:
+    checks.latent_points("M", M, min_points=1)
+    if M.shape[-1] != M.shape[-2]:
+        raise ValueError(f"M: got shape {tuple(M.shape)}, expected (..., d, d)")
+    return torch.linalg.eigvalsh(M)
+
+
+def condition_number(M: Tensor) -> Tensor:
+    r"""Largest over smallest eigenvalue of the metric, :math:`\lambda_{max} / \lambda_{min}`.
+
+    Args:
+        M: metric tensors ``(..., d, d)``.
+
+    Returns:
+        ``(...)``, at least 1; ``inf`` where the smallest eigenvalue is not positive in this precision. The condition
+        number of the Jacobian (Ramirez 2020) is its square root.
+
+    Source:
+        Michelis & Becker 2021, Fig. 1.
+    """
+    eigenvalues = _eigenvalues(M)
+    smallest, largest = eigenvalues[..., 0], eigenvalues[..., -1]
+    return torch.where(smallest > 0, largest / smallest, torch.inf)
+
+
+def magnification_factor(M: Tensor) -> Tensor:
+    r"""Volume that a unit of latent volume has in the output space, :math:`\sqrt{\det M}`.
+
+    Args:
+        M: metric tensors ``(..., d, d)``.
+
+    Returns:
+        ``(...)``, zero where the metric is singular.
+
+    Source:
+        Michelis & Becker 2021, Fig. 2; Chen et al. 2018.
+    """
+    # by eigenvalues: a determinant by LU can round a singular metric to a negative number
+    return _eigenvalues(M).clamp_min(0).sqrt().prod(dim=-1)
+
+
+def extremal_directions(M: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit eigenvectors of the smallest and the largest eigenvalue, in which the output changes least and most.
+
+    Args:
+        M: metric tensors ``(..., d, d)``.
+
+    Returns:
+        ``v_min, v_max``, each ``(..., d)``. An eigenvector has no sign: its largest component is made positive here.
+        Where two eigenvalues agree the directions are arbitrary.
+
+    Source:
+        Michelis & Becker 2021, Sec. 2.3.
+    """
+    _eigenvalues(M)
+    vectors = torch.linalg.eigh(M).eigenvectors
+    largest = vectors.abs().argmax(dim=-2, keepdim=True)
+    vectors = vectors * torch.where(vectors.gather(-2, largest) < 0, -1.0, 1.0)
+    return vectors[..., 0], vectors[..., -1]

@@ -1,0 +1,153 @@
+"""Batched descent: limited-memory BFGS with a preconditioner, one line search a problem."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# value (b,) and gradient (b, m) of the problems with these indices (b,) at these unknowns (b, m)
+Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# the inverse of an approximate Hessian of the problems with these indices, applied to (b, m)
+Preconditioner = Callable[[Tensor, Tensor], Tensor]
+
+_SUFFICIENT = 1e-4  # Armijo's constant
+_MAX_HALVINGS = 20
+
+
+@dataclass
+class Descent:
+    """Where each problem of a batch ended."""
+
+    unknowns: Tensor
+    """(B, m)"""
+    value: Tensor
+    """(B,)"""
+    n_steps: Tensor
+    """(B,), accepted steps"""
+    settled: Tensor
+    """(B,), whether the value had stopped falling, as against running out of steps"""
+
+
+def minimise(
+    objective: Objective,
+    unknowns: Tensor,
+    *,
+    precondition: Preconditioner,
+    tolerance: float,
+    max_steps: Tensor,
+    memory: int = 8,
+) -> Descent:
+    """Minimise a batch of independent smooth functions; values never rise.
+
+    A problem leaves the batch when two successive steps lower its value by less than ``tolerance`` relative to it, when
+    no step along the preconditioned gradient lowers it any more, or after its ``max_steps``.
+
+    Args:
+        objective: values and gradients.
+        unknowns: first guesses ``(B, m)``.
+        precondition: approximate inverse Hessian, positive definite.
+        tolerance: relative decrease a step.
+        max_steps: ``(B,)``.
+        memory: number of step pairs kept.
+
+    Source:
+        Liu & Nocedal 1989; the pairs' gradients are used only where they have positive curvature.
+    """
+    n_problems = len(unknowns)
+    x = unknowns.clone()
+    index = torch.arange(n_problems, device=x.device)
+    value, gradient = objective(x, index)
+    n_steps = torch.zeros(n_problems, dtype=torch.long, device=x.device)
+    quiet = torch.zeros_like(n_steps)
+    settled = torch.zeros(n_problems, dtype=torch.bool, device=x.device)
+    fresh = torch.ones(n_problems, dtype=torch.bool, device=x.device)
+    steps, changes, curvatures = [], [], []  # each (B, m), (B, m), (B,)
+
+    active = index[max_steps > 0]
+    while len(active):
+        direction = -_two_loops(gradient[active], active, steps, changes, curvatures, precondition)
+        slope = (direction * gradient[active]).sum(-1)
+        # rounding can turn a direction uphill; fall back to the preconditioned gradient
+        uphill = slope >= 0
+        if bool(uphill.any()):
+            direction[uphill] = -precondition(gradient[active[uphill]], active[uphill])
+            slope = (direction * gradient[active]).sum(-1)
+        accepted, new_x, new_value, new_gradient = _line_search(objective, x, value, active, direction, slope)
+
+        moved = active[accepted]
+        step, change = torch.zeros_like(x), torch.zeros_like(x)
+        step[moved] = new_x[accepted] - x[moved]
+        change[moved] = new_gradient[accepted] - gradient[moved]
+        product = (step * change).sum(-1)
+        useful = product > torch.finfo(x.dtype).eps * step.norm(dim=-1) * change.norm(dim=-1)
+        steps, changes = [*steps, step][-memory:], [*changes, change][-memory:]
+        curvatures = [*curvatures, torch.where(useful, 1 / torch.where(useful, product, 1.0), 0.0)][-memory:]
+
+        fall = value[moved] - new_value[accepted]
+        small = fall <= tolerance * value[moved].abs()
+        quiet[moved] = torch.where(small, quiet[moved] + 1, 0)
+        x[moved], value[moved], gradient[moved] = new_x[accepted], new_value[accepted], new_gradient[accepted]
+        n_steps[moved] += 1
+        fresh[moved] = False
+
+        # A failed search is repeated once from the preconditioned gradient alone, its history forgotten.
+        failed = active[~accepted]
+        give_up, retry = failed[fresh[failed]], failed[~fresh[failed]]
+        for kept in curvatures:
+            kept[retry] = 0
+        fresh[retry] = True
+        settled[give_up] = True
+        settled[moved] = quiet[moved] >= 2
+        active = active[~settled[active] & (n_steps[active] < max_steps[active])]
+    return Descent(x, value, n_steps, settled)
+
+
+def _two_loops(
+    gradient: Tensor,
+    active: Tensor,
+    steps: list[Tensor],
+    changes: list[Tensor],
+    curvatures: list[Tensor],
+    precondition: Preconditioner,
+) -> Tensor:
+    """The inverse Hessian's approximation applied to ``gradient (b, m)``; pairs with curvature zero do nothing."""
+    q = gradient.clone()
+    weights = []
+    for s, y, rho in zip(reversed(steps), reversed(changes), reversed(curvatures), strict=True):
+        a = rho[active] * (s[active] * q).sum(-1)
+        q -= a.unsqueeze(-1) * y[active]
+        weights.append(a)
+    r = precondition(q, active)
+    if steps:
+        # scale the preconditioner to the latest curvature that was seen
+        s, y, rho = steps[-1][active], changes[-1][active], curvatures[-1][active]
+        seen = (y * precondition(y, active)).sum(-1)
+        known = (rho > 0) & (seen > 0)
+        r = r * torch.where(known, (s * y).sum(-1) / torch.where(known, seen, 1.0), 1.0).unsqueeze(-1)
+    for s, y, rho, a in zip(steps, changes, curvatures, reversed(weights), strict=True):
+        b = rho[active] * (y[active] * r).sum(-1)
+        r += (a - b).unsqueeze(-1) * s[active]
+    return r
+
+
+def _line_search(
+    objective: Objective, x: Tensor, value: Tensor, active: Tensor, direction: Tensor, slope: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Halve each problem's step until its value falls enough. Returns who succeeded, and their new state."""
+    new_x, new_value, new_gradient = x[active].clone(), value[active].clone(), torch.zeros_like(direction)
+    accepted = torch.zeros(len(active), dtype=torch.bool, device=x.device)
+    size = torch.ones_like(slope)
+    waiting = torch.arange(len(active), device=x.device)
+    for _ in range(_MAX_HALVINGS):
+        trial = x[active[waiting]] + size[waiting].unsqueeze(-1) * direction[waiting]
+        trial_value, trial_gradient = objective(trial, active[waiting])
+        enough = trial_value <= value[active[waiting]] + _SUFFICIENT * size[waiting] * slope[waiting]
+        done = waiting[enough]
+        accepted[done] = True
+        new_x[done], new_value[done], new_gradient[done] = trial[enough], trial_value[enough], trial_gradient[enough]
+        waiting = waiting[~enough]
+        if len(waiting) == 0:
+            break
+        size[waiting] *= 0.5
+    return accepted, new_x, new_value, new_gradient

@@ -1,0 +1,178 @@
+"""The method of Michelis & Becker 2021: the path energy of a cubic B-spline, refined where its length stops falling."""
+
+import torch
+from torch import Tensor
+
+from geolib import checks
+from geolib.curves import Metric, curve_length, energy_and_gradient, metric_tensor
+from geolib.measure import length_on
+from geolib.solvers.descent import minimise
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline, basis
+from geolib.status import Status
+
+_METRIC_SAMPLES = 8  # points of a curve whose mean metric scales the descent
+_MIN_INTERVALS = 8  # a coarser curve may see no way to bend, and is never called converged
+_RESOLVED = 0.01  # relative difference of lengths on coarse and fine segments
+
+
+def solve(problem: Problem, *, max_control_points: int = 19, max_segments: int = 256) -> Solution:
+    r"""Minimise :math:`\int |\gamma'|_M^2 dt` over the control points of B-splines with fixed ends.
+
+    Starts with two free control points. When a curve's energy has stopped falling, a knot goes into the middle of
+    each of the largest intervals (the paper's rule, repeated until the knots are even again, which treats a curve and
+    its reverse alike). A curve is done when that shortened it by less than ``rtol``. Curves are then measured on finer
+    segments; where these disagree with the quadrature by more than 1 %, the integrand has features between the
+    quadrature's points, and the curve starts anew with twice as many.
+
+    Args:
+        problem: end points, initial curves and tolerances.
+        max_control_points: at most so many control points a curve; 4, 5, 7, 11, 19, 35 ... are reached.
+        max_segments: at most so many segments in the quadrature, which begins with ``n_segments`` or two an interval.
+
+    Source:
+        Michelis & Becker 2021, Sec. 2.1 and App. A. Two deviations: the paper adds one knot at a time, and descends
+        along the plain gradient; here descent is by L-BFGS, preconditioned by the spline's stiffness matrix.
+    """
+    checks.integer("max_control_points", max_control_points, at_least=4)
+    checks.integer("max_segments", max_segments, at_least=problem.n_segments)
+    metric = problem.metric
+    begin = _initial_curve(problem, max_control_points)
+    index = torch.arange(len(problem.start), device=problem.start.device)
+    curve, status, n_steps = begin, torch.zeros_like(index), torch.zeros_like(index)
+    n_segments = max(problem.n_segments, 2 * (max_control_points - 3))
+    while len(index):
+        batch = _Batch(problem, begin[index], n_segments, max_control_points, problem.max_steps - n_steps[index])
+        batch.descend_and_refine()
+        curve = _merged(curve, index, batch.curve)
+        status[index] = batch.status
+        n_steps[index] += batch.n_steps
+        fine, *_ = length_on(metric, batch.curve, 4 * n_segments)
+        unresolved = (fine - curve_length(metric, batch.points())).abs() > _RESOLVED * fine
+        index, n_segments = index[unresolved], 2 * n_segments
+        if n_segments > max_segments:
+            break
+    status[index] = Status.UNRESOLVED
+    if problem.init is not None:
+        # a guess of the caller's that is shorter than what came of it is the better curve
+        begin = _refined(begin, _n_intervals(curve))
+        guess, found = (length_on(metric, each, 2 * n_segments)[0] for each in (begin, curve))
+        shorter = (guess < found).nonzero()[:, 0]
+        curve = _merged(curve, shorter, begin[shorter])
+        status[shorter[status[shorter] == Status.CONVERGED]] = Status.UNRESOLVED
+    return Solution(curve, status, n_steps)
+
+
+def _initial_curve(problem: Problem, max_control_points: int) -> CubicBSpline:
+    if problem.init is None:
+        return CubicBSpline.line(problem.start, problem.end)
+    # a guess is taken at the finest level that even knots can reach
+    n_intervals = 1
+    while 2 * n_intervals + 3 <= min(max_control_points, problem.init.shape[-2]):
+        n_intervals *= 2
+    return CubicBSpline.fit(problem.init, n_control=n_intervals + 3)
+
+
+def _n_intervals(curve: CubicBSpline) -> int:
+    return curve.control_points.shape[-2] - 3
+
+
+def _refined(curve: CubicBSpline, n_intervals: int) -> CubicBSpline:
+    """The same curves with at least so many knot intervals, the numbers of which double."""
+    while _n_intervals(curve) < n_intervals:
+        curve = curve.insert_knot()
+    return curve
+
+
+def _merged(curve: CubicBSpline, index: Tensor, part: CubicBSpline) -> CubicBSpline:
+    """``curve`` with its rows of ``index`` replaced by those of ``part``, on the finer knots of the two."""
+    n_intervals = max(_n_intervals(curve), _n_intervals(part))
+    curve, part = _refined(curve, n_intervals), _refined(part, n_intervals)
+    control_points = curve.control_points.clone()
+    control_points[index] = part.control_points
+    return CubicBSpline(control_points, curve.knots)
+
+
+class _Batch:
+    """Curves that are descended and refined together, on one quadrature, and how each fares."""
+
+    def __init__(
+        self, problem: Problem, curve: CubicBSpline, n_segments: int, max_control_points: int, max_steps: Tensor
+    ):
+        self.problem, self.curve, self.max_control_points, self.max_steps = (
+            problem,
+            curve,
+            max_control_points,
+            max_steps,
+        )
+        self.t = torch.linspace(0, 1, n_segments + 1, dtype=curve.knots.dtype, device=curve.knots.device)
+        self.n_steps = torch.zeros_like(max_steps)
+        self.status = torch.full_like(max_steps, Status.MAX_STEPS)
+
+    def points(self) -> Tensor:
+        """The quadrature's points ``(b, n_segments + 1, d)``."""
+        return self.curve(self.t)
+
+    def descend_and_refine(self) -> None:
+        """Until every curve is done or has used up its knots or steps."""
+        active = torch.arange(len(self.status), device=self.status.device)
+        length = None if _n_intervals(self.curve) == 1 else curve_length(self.problem.metric, self.points())
+        while len(active):
+            settled = self.descend(active)
+            self.status[active] = torch.where(settled, Status.MAX_CONTROL_POINTS, Status.MAX_STEPS)
+            new_length = curve_length(self.problem.metric, self.points()[active])
+            n_intervals = _n_intervals(self.curve)
+            going_on = settled
+            if length is not None and n_intervals >= min(_MIN_INTERVALS, self.max_control_points - 3):
+                # a length that rose while the energy fell has not settled either
+                done = settled & ((length - new_length).abs() <= self.problem.rtol * length)
+                self.status[active[done]] = Status.CONVERGED
+                going_on = settled & ~done
+            if 2 * n_intervals + 3 > self.max_control_points:
+                return
+            active, length = active[going_on], new_length[going_on]
+            if len(active):
+                self.curve = _refined(self.curve, 2 * n_intervals)
+
+    def descend(self, active: Tensor) -> Tensor:
+        """Minimise the energy over the free control points; whether each curve settled ``(b,)``."""
+        part = self.curve[active]
+        P = part.control_points
+        n_curves, n_control, d = P.shape
+        N = basis(part.knots, self.t)  # (n_segments + 1, n_control)
+        ends = N[:, [0, -1]] @ P[:, [0, -1]]
+        inner = N[:, 1:-1]
+        flexibility = torch.linalg.inv(2 * (len(self.t) - 1) * inner.diff(dim=0).T @ inner.diff(dim=0))
+        inverse_metric = _inverse_mean_metric(self.problem.metric, part)
+
+        def objective(unknowns: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+            points = inner @ unknowns.reshape(len(index), n_control - 2, d) + ends[index]
+            energy, gradient = energy_and_gradient(self.problem.metric, points)
+            return energy, (inner.T @ gradient).reshape(len(index), -1)
+
+        def precondition(gradient: Tensor, index: Tensor) -> Tensor:
+            shaped = gradient.reshape(len(index), n_control - 2, d)
+            return (flexibility @ shaped @ inverse_metric[index]).reshape(len(index), -1)
+
+        found = minimise(
+            objective,
+            P[:, 1:-1].reshape(n_curves, -1),
+            precondition=precondition,
+            tolerance=self.problem.rtol / 16,
+            max_steps=self.max_steps[active] - self.n_steps[active],
+        )
+        self.n_steps[active] += found.n_steps
+        free = found.unknowns.reshape(n_curves, n_control - 2, d)
+        self.curve = _merged(
+            self.curve, active, CubicBSpline(torch.cat([P[:, :1], free, P[:, -1:]], dim=1), part.knots)
+        )
+        return found.settled
+
+
+def _inverse_mean_metric(metric: Metric, curve: CubicBSpline) -> Tensor:
+    """The inverse of the metric's mean along each curve ``(B, d, d)``, kept away from singular."""
+    z = curve(torch.linspace(0, 1, _METRIC_SAMPLES, dtype=curve.knots.dtype, device=curve.knots.device))
+    M = torch.stack([metric_tensor(metric, z[:, i]) for i in range(z.shape[1])]).mean(0)
+    values, vectors = torch.linalg.eigh(M)
+    values = values.clamp_min(1e-3 * values[:, -1:]).clamp_min(torch.finfo(M.dtype).tiny)
+    return vectors @ (vectors.mT / values.unsqueeze(-1))

@@ -1,0 +1,179 @@
+"""The cubic B-spline with end-point interpolation: basis, derivative, knot insertion."""
+
+import torch
+from torch import Tensor
+
+from geolib import checks
+
+ORDER = 4  # cubic
+
+
+def uniform_knots(n_control: int, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> Tensor:
+    """The knot vector ``(n_control + 4,)`` on [0, 1] with four-fold ends and equal intervals between them."""
+    checks.integer("n_control", n_control, at_least=ORDER)
+    inner = torch.linspace(0, 1, n_control - ORDER + 2, dtype=dtype, device=device)
+    return torch.cat([inner.new_zeros(ORDER - 1), inner, inner.new_ones(ORDER - 1)])
+
+
+def basis(knots: Tensor, t: Tensor, *, order: int = ORDER) -> Tensor:
+    r"""All basis functions :math:`N_{i,k}(t)` by the Cox-de Boor recursion.
+
+    Args:
+        knots: nondecreasing knots ``(K,)``.
+        t: parameters ``(T,)`` within the knots' range; the last knot belongs to the last interval.
+        order: k, the degree plus one.
+
+    Returns:
+        ``(T, K - order)``; rows sum to one for clamped knots.
+
+    Source:
+        Michelis & Becker 2021, App. A.
+    """
+    t = t.unsqueeze(-1)
+    last = (knots < knots[-1]).nonzero().max()  # the last interval that is not empty, closed on the right
+    N = ((knots[:-1] <= t) & (t < knots[1:])).to(knots.dtype)
+    N[..., last] = torch.where(t[..., 0] >= knots[-1], 1.0, N[..., last])
+    for k in range(2, order + 1):
+        left = _ratio(t - knots[:-k], knots[k - 1 : -1] - knots[:-k])
+        right = _ratio(knots[k:] - t, knots[k:] - knots[1 : 1 - k])
+        N = left * N[..., :-1] + right * N[..., 1:]
+    return N
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """A quotient that is zero, with zero gradient, over an empty knot interval."""
+    empty = denominator == 0
+    return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
+
+
+class CubicBSpline:
+    r"""A batch of cubic B-spline curves :math:`C(t) = \sum_i N_{i,4}(t) P_i` on [0, 1] that start and end in their
+    first and last control point.
+
+    Args:
+        control_points: ``(..., n + 1, d)`` with n >= 3.
+        knots: ``(n + 5,)``, nondecreasing from 0 to 1 with four-fold ends, shared by the batch; uniform by default.
+
+    Raises:
+        TypeError, ValueError: for points or knots of another kind, shape or range.
+
+    Source:
+        Michelis & Becker 2021, App. A.
+    """
+
+    def __init__(self, control_points: Tensor, knots: Tensor | None = None):
+        checks.latent_points("control_points", control_points, min_points=ORDER)
+        n_control = control_points.shape[-2]
+        if knots is None:
+            knots = uniform_knots(n_control, dtype=control_points.dtype, device=control_points.device)
+        checks.same_kind("knots", knots, "control_points", control_points)
+        if knots.shape != (n_control + ORDER,):
+            raise ValueError(f"knots: got shape {tuple(knots.shape)}, expected ({n_control + ORDER},)")
+        ends_meet = bool((knots[:ORDER] == 0).all()) and bool((knots[-ORDER:] == 1).all())
+        if not ends_meet or bool((knots.diff() < 0).any()):
+            raise ValueError(f"knots: got {knots.tolist()}, expected nondecreasing from four zeros to four ones")
+        self.control_points = control_points
+        self.knots = knots
+
+    @classmethod
+    def line(cls, start: Tensor, end: Tensor, knots: Tensor | None = None) -> "CubicBSpline":
+        """The straight line from ``start`` to ``end`` ``(..., d)`` at constant speed; 4 control points by default."""
+        if knots is None:
+            knots = uniform_knots(ORDER, dtype=start.dtype, device=start.device)
+        checks.same_kind("knots", knots, "start", start)
+        # a spline reproduces t itself from the means of the knots inside each basis function (Greville)
+        greville = knots.unfold(0, ORDER - 1, 1)[1:-1].mean(-1, keepdim=True)
+        return cls(torch.lerp(start.unsqueeze(-2), end.unsqueeze(-2), greville), knots)
+
+    @classmethod
+    def fit(cls, points: Tensor, *, n_control: int | None = None) -> "CubicBSpline":
+        """The spline that is nearest to ``points`` in least squares, and exact in the first and the last.
+
+        Args:
+            points: ``(..., N + 1, d)``, taken at equal steps of t; N >= 1.
+            n_control: number of control points, at least 4; by default one a point, so that the spline interpolates.
+        """
+        checks.latent_points("points", points, min_points=2)
+        n_points = points.shape[-2]
+        if n_points < ORDER:  # a line or a parabola has no cubic's worth of data: raise its degree exactly
+            points, n_points = _raise_degree(points), ORDER
+        n_control = n_points if n_control is None else checks.integer("n_control", n_control, at_least=ORDER)
+        n_control = min(n_control, n_points)
+        t = torch.linspace(0, 1, n_points, dtype=points.dtype, device=points.device)
+        knots = (
+            _interpolation_knots(t)
+            if n_control == n_points
+            else uniform_knots(n_control, dtype=t.dtype, device=t.device)
+        )
+        N = basis(knots, t)
+        ends = points[..., [0, -1], :]
+        inner = torch.linalg.pinv(N[1:-1, 1:-1]) @ (points[..., 1:-1, :] - N[1:-1, [0, -1]] @ ends)
+        return cls(torch.cat([ends[..., :1, :], inner, ends[..., 1:, :]], dim=-2), knots)
+
+    def __call__(self, t: Tensor) -> Tensor:
+        """Points ``(..., T, d)`` at parameters ``t (T,)`` in [0, 1]."""
+        return basis(self.knots, self._parameters(t)) @ self.control_points
+
+    def __getitem__(self, index: Tensor) -> "CubicBSpline":
+        """The curves of a batch that ``index`` selects along the first dimension."""
+        return CubicBSpline(self.control_points[index], self.knots)
+
+    def each(self, t: Tensor) -> Tensor:
+        """Points ``(B, T, d)`` of a batch of B curves, each at parameters of its own ``t (B, T)``."""
+        if t.ndim != 2 or self.control_points.ndim != 3 or len(t) != len(self.control_points):
+            batch = tuple(self.control_points.shape[:-2])
+            raise ValueError(
+                f"t: got shape {tuple(t.shape)} for curves of batch shape {batch}, expected (B, T) and (B,)"
+            )
+        N = basis(self.knots, self._parameters(t.reshape(-1))).reshape(*t.shape, -1)
+        return N @ self.control_points
+
+    def velocity(self, t: Tensor) -> Tensor:
+        r"""The derivative ``(..., T, d)``: :math:`C'(t) = 3 \sum_i N_{i+1,3}(t) (P_{i+1} - P_i) / (t_{i+4} - t_{i+1})`.
+
+        Source:
+            Michelis & Becker 2021, App. A.
+        """
+        gaps = (self.knots[ORDER:-1] - self.knots[1:-ORDER]).unsqueeze(-1)
+        steps = _ratio(self.control_points.diff(dim=-2), gaps)
+        return (ORDER - 1) * basis(self.knots[1:-1], self._parameters(t), order=ORDER - 1) @ steps
+
+    def insert_knot(self) -> "CubicBSpline":
+        """The same curve with one more control point, its knot in the middle of the (first) largest interval.
+
+        Source:
+            Michelis & Becker 2021, App. A (Boehm's rule).
+        """
+        gaps = self.knots.diff()
+        j = int((gaps >= gaps.max() * (1 - 1e-6)).nonzero()[0])  # equal intervals may differ by rounding
+        new = (self.knots[j] + self.knots[j + 1]) / 2
+        P = self.control_points
+        moved = torch.arange(j - ORDER + 2, j + 1, device=P.device)
+        a = ((new - self.knots[moved]) / (self.knots[moved + ORDER - 1] - self.knots[moved])).unsqueeze(-1)
+        blend = (1 - a) * P[..., moved - 1, :] + a * P[..., moved, :]
+        control_points = torch.cat([P[..., : j - ORDER + 2, :], blend, P[..., j:, :]], dim=-2)
+        return CubicBSpline(control_points, torch.cat([self.knots[: j + 1], new.reshape(1), self.knots[j + 1 :]]))
+
+    def _parameters(self, t: Tensor) -> Tensor:
+        if not isinstance(t, Tensor) or t.ndim != 1:
+            got = tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__
+            raise ValueError(f"t: got {got}, expected a tensor (T,)")
+        t = t.to(self.knots)
+        if not bool(((t >= 0) & (t <= 1)).all()):  # said so that NaN is refused too
+            raise ValueError(f"t: got values from {float(t.min()):g} to {float(t.max()):g}, expected 0 to 1")
+        return t
+
+
+def _raise_degree(points: Tensor) -> Tensor:
+    """Four points of the line or parabola through two or three, all at equal steps."""
+    t = torch.linspace(0, 1, ORDER, dtype=points.dtype, device=points.device).unsqueeze(-1)
+    first, last = points[..., :1, :], points[..., -1:, :]
+    four = torch.lerp(first, last, t)
+    if points.shape[-2] == 3:
+        four = four + 4 * t * (1 - t) * (points[..., 1:2, :] - (first + last) / 2)
+    return four
+
+
+def _interpolation_knots(t: Tensor) -> Tensor:
+    """Knots at the data's parameters but the second and the last but one ("not a knot")."""
+    return torch.cat([t.new_zeros(ORDER), t[2:-2], t.new_ones(ORDER)])

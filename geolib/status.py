@@ -1,0 +1,32 @@
+"""How a solver ended, as sentences with their remedy."""
+
+from enum import IntEnum
+
+
+class Status(IntEnum):
+    """The state of one curve; ``Status(code).sentence`` says what it means and what to do."""
+
+    CONVERGED = 0
+    SAME_POINT = 1
+    MAX_STEPS = 2
+    MAX_CONTROL_POINTS = 3
+    LINE_KEPT = 4
+    SINGULAR = 5
+    UNRESOLVED = 6
+
+    @property
+    def sentence(self) -> str:
+        """What happened, and the remedy."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.CONVERGED: "the curve is as short as the tolerance asks",
+    Status.SAME_POINT: "start and end are the same point, whose distance is zero",
+    Status.MAX_STEPS: "the curve was still getting shorter at the last step; raise max_steps",
+    Status.MAX_CONTROL_POINTS: "the curve was still getting shorter with its last knot; raise max_control_points",
+    Status.LINE_KEPT: "no curve shorter than the straight line was found, and the line is no geodesic; "
+    "raise n_segments or start from points of your own",
+    Status.SINGULAR: "the metric is zero along the whole straight line, so its length says nothing",
+    Status.UNRESOLVED: "the metric changes within less than a segment of the curve; raise n_segments and max_segments",
+}

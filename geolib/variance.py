@@ -1,0 +1,163 @@
+"""A variance that grows away from the data: precision as a positive sum of radial basis functions."""
+
+import warnings
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from torch import Tensor, nn
+
+from geolib import checks
+
+
+class RBFPrecision(nn.Module):
+    r"""Standard deviation :math:`\sigma(z) = \beta(z)^{-1/2}` with the precision
+
+    .. math:: \beta(z) = W v(z) + \zeta, \qquad v_k(z) = \exp(-\lambda_k \|z - c_k\|^2).
+
+    Args:
+        centers: ``c (K, d)``.
+        bandwidths: ``lambda (K,)``, positive.
+        weights: ``W (K, D)``, non-negative.
+        zeta: the precision far from all centres, so that sigma tends to :math:`\zeta^{-1/2}` there.
+
+    Source:
+        Arvanitidis et al. 2018; Danielou et al. 2024, Sec. 2.3.
+    """
+
+    def __init__(self, centers: Tensor, bandwidths: Tensor, weights: Tensor, zeta: float):
+        super().__init__()
+        self.register_buffer("centers", centers)
+        self.register_buffer("bandwidths", bandwidths)
+        self.register_buffer("weights", weights)
+        self.register_buffer("zeta", torch.as_tensor(zeta, dtype=centers.dtype, device=centers.device))
+
+    @property
+    def latent_dim(self) -> int:
+        """The latent dimension d."""
+        return self.centers.shape[-1]
+
+    def precision(self, z: Tensor) -> Tensor:
+        """``beta (..., D)`` at ``z (..., d)``."""
+        return _activations(z, self.centers, self.bandwidths) @ self.weights + self.zeta
+
+    def forward(self, z: Tensor) -> Tensor:
+        """``sigma (..., D)`` at ``z (..., d)``."""
+        return self.precision(z).rsqrt()
+
+
+def _activations(z: Tensor, centers: Tensor, bandwidths: Tensor) -> Tensor:
+    """v ``(..., K)``; differences first, since |z|^2 - 2 z c + |c|^2 cancels in float32."""
+    return torch.exp(-bandwidths * (z.unsqueeze(-2) - centers).square().sum(-1))
+
+
+def fit_rbf_precision(
+    latents: Tensor,
+    variance_target: Tensor,
+    *,
+    n_centers: int = 64,
+    curvature: float = 1.25,
+    zeta: float = 1e-3,
+    seed: int = 0,
+) -> RBFPrecision:
+    r"""Fit a variance that matches a target at the data and grows to :math:`1/\zeta` away from it.
+
+    Centres are k-means centres; bandwidths follow from the mean distance in each cluster :math:`C_k`,
+
+    .. math:: \lambda_k = \tfrac12 \Big( \tfrac{a}{|C_k|} \sum_{z \in C_k} \|z - c_k\| \Big)^{-2},
+
+    and the non-negative weights maximise the Gaussian likelihood of the target variances t,
+    :math:`\min_{W \ge 0} \sum_i \beta(z_i) t_i - \log \beta(z_i)`. That problem is convex, and its minimum is
+    :math:`\beta = 1/t` wherever the basis allows it, so t may be a decoder's variance or squared residuals.
+
+    Args:
+        latents: encoded data ``(n, d)``.
+        variance_target: variances (not deviations) at the latents, ``(n, D)``, positive.
+        n_centers: K, at most n. Clusters that stay empty (repeated latents) are left out.
+        curvature: a; larger is smoother.
+        zeta: precision far from the data.
+        seed: for k-means.
+
+    Returns:
+        a module ``z (..., d) -> sigma (..., D)`` of the latents' dtype, on their device.
+
+    Raises:
+        ValueError, TypeError: for arguments of another kind, shape or range; for latents that are all the same point.
+
+    Note:
+        A cluster whose points coincide has no radius of its own and is given the median of the others'. The weights
+        stop when an update gains less than 1e-4 of the objective per target, or after 200 updates.
+
+    Source:
+        Arvanitidis et al. 2018; Danielou et al. 2024, Sec. 2.3, who fit W by projected gradient descent instead.
+    """
+    checks.latent_points("latents", latents, min_points=2)
+    if latents.ndim != 2:
+        raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, d)")
+    checks.latent_points("variance_target", variance_target)
+    checks.same_kind("variance_target", variance_target, "latents", latents)
+    if variance_target.ndim != 2 or len(variance_target) != len(latents):
+        raise ValueError(f"variance_target: got shape {tuple(variance_target.shape)}, expected ({len(latents)}, D)")
+    if not bool((variance_target > 0).all()):
+        count = int((variance_target <= 0).sum())
+        raise ValueError(f"variance_target: {count} of {variance_target.numel()} entries are not positive; add a floor")
+    if checks.integer("n_centers", n_centers, at_least=1) > len(latents):
+        raise ValueError(f"n_centers: got {n_centers}, expected at most the number of latents, {len(latents)}")
+    checks.positive("curvature", curvature)
+    checks.positive("zeta", zeta)
+
+    with torch.no_grad():
+        centers, labels = _cluster(latents, n_centers, checks.integer("seed", seed, at_least=0))
+        bandwidths = _bandwidths(latents, centers, labels, curvature)
+        activations = _activations(latents, centers, bandwidths)
+        weights = _fit_weights(activations, variance_target, zeta)
+        return RBFPrecision(centers, bandwidths, weights, zeta)
+
+
+def _cluster(latents: Tensor, n_centers: int, seed: int) -> tuple[Tensor, Tensor]:
+    points = latents.detach().cpu().numpy().astype(np.float64)
+    with warnings.catch_warnings():
+        # fewer distinct points than clusters: the empty clusters are dropped below
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = KMeans(n_centers, n_init=1, random_state=seed).fit(points).labels_
+    used, labels = np.unique(labels, return_inverse=True)
+    centers = np.stack([points[labels == k].mean(axis=0) for k in range(len(used))])
+    return torch.from_numpy(centers).to(latents), torch.from_numpy(labels).to(latents.device)
+
+
+def _bandwidths(latents: Tensor, centers: Tensor, labels: Tensor, curvature: float) -> Tensor:
+    distance = (latents - centers[labels]).norm(dim=-1)
+    total = torch.zeros_like(centers[:, 0]).index_add_(0, labels, distance)
+    radius = total / torch.bincount(labels, minlength=len(centers))
+    # below rounding of the coordinates a radius is noise: such a cluster is one point, seen more than once or not
+    has_radius = radius > 1e2 * torch.finfo(latents.dtype).eps * latents.abs().max()
+    if bool(has_radius.any()):
+        typical = radius[has_radius].median()
+    elif len(centers) > 1:  # one centre a point: half the distance to the nearest other centre
+        typical = torch.cdist(centers, centers).fill_diagonal_(torch.inf).min(dim=-1).values.median() / 2
+    else:
+        raise ValueError("latents: all points are the same, expected points with some spread")
+    return 0.5 * (curvature * torch.where(has_radius, radius, typical)) ** -2
+
+
+def _fit_weights(v: Tensor, target: Tensor, zeta: float, *, max_updates: int = 200, tolerance: float = 1e-4) -> Tensor:
+    """min over W >= 0 of sum(beta t - log beta), beta = v W + zeta, by multiplicative updates.
+
+    The update W * (v^T 1/beta) / (v^T t) keeps the weights non-negative without a projection or a step size and
+    never raises the objective once its ratio is taken to the power 1/2 (majorisation; Fevotte & Idier 2011).
+    """
+    pull = (v.T @ target).clamp_min(torch.finfo(v.dtype).tiny)
+    # start from the cluster's own answer: the precision that is right where only this basis function is active
+    weights = v.sum(0, keepdim=True).T / pull / v.sum(-1).mean()
+    previous = torch.inf
+    for update in range(max_updates):
+        inverse = (v @ weights).add_(zeta).reciprocal_()
+        weights *= (v.T @ inverse).div_(pull).sqrt_()
+        if update % 10 == 9:
+            beta = (v @ weights).add_(zeta)
+            objective = float((beta * target - beta.log_()).mean())
+            if previous - objective < 10 * tolerance:
+                break
+            previous = objective
+    return weights

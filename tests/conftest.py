@@ -1,0 +1,34 @@
+"""What all core tests share: one thread, seeded draws, float64 on request."""
+
+import warnings
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the tensors here are small; threads only wait for each other
+
+# torch's own forward mode calls its own deprecated torch.jit.script on first use, and warnings are errors here
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message=".*torch.jit.script", category=DeprecationWarning)
+    torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """A test that changes the number of threads does not change it for the next."""
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def float64():
+    """torch's default dtype for one test; restored, as other files rely on float32."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield torch.float64
+    torch.set_default_dtype(before)
