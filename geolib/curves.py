@@ -101,6 +101,9 @@ def curve_length(metric: Metric, points: Tensor) -> Tensor:
 
     Returns:
         ``(...)``: the sum over the N segments, whose error against the smooth curve falls with N squared.
+
+    Source:
+        Michelis & Becker 2021, Eq. 1.
     """
     return segment_lengths(metric, points).sum(-1)
 
