@@ -1,0 +1,35 @@
+"""Single numbers that sum up a map or a sample, for the numbers table."""
+
+import torch
+from torch import Tensor
+
+
+def decades(values: Tensor) -> float:
+    """How many powers of ten positive values span, from their 1st to their 99th percentile; infinities left out."""
+    logs = values[torch.isfinite(values)].log10().flatten()
+    low, high = torch.quantile(logs, torch.tensor([0.01, 0.99], dtype=logs.dtype, device=logs.device))
+    return float(high - low)
+
+
+def alignment(directions: Tensor) -> float:
+    """How far unit directions of the plane ``(..., 2)``, defined up to sign, agree: 1 all the same, 0 evenly spread.
+
+    The length of the mean of the double-angle vectors (cos 2a, sin 2a).
+    """
+    x, y = directions[..., 0], directions[..., 1]
+    return float(torch.stack([(x * x - y * y).mean(), (2 * x * y).mean()]).norm())
+
+
+def mean(values: Tensor) -> float:
+    """The mean, in double precision."""
+    return float(values.double().mean())
+
+
+def median(values: Tensor) -> float:
+    """The median."""
+    return float(values.double().quantile(0.5))
+
+
+def share(flags: Tensor) -> float:
+    """The fraction that is true."""
+    return mean(flags)
