@@ -1,0 +1,105 @@
+# make help lists what there is. GNU Make 4.3 or newer.
+
+PYTHON  ?= python3
+PROFILE ?= paper
+PORT    ?=
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+
+ifeq ($(filter grouped-target,$(.FEATURES)),)
+$(error This Makefile needs GNU Make 4.3 or newer, this is $(MAKE_VERSION); on a Mac: brew install make, then gmake)
+endif
+ifeq ($(filter $(PROFILE),quick paper),)
+$(error PROFILE: got '$(PROFILE)', expected quick or paper)
+endif
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help env figures quick reference lab test smoke bench lint strip lock clean distclean
+
+# Two profiles, one pipeline: the quick one writes into a folder of its own.
+FIGURES := $(if $(filter quick,$(PROFILE)),figures/quick,figures)
+export GEOLIB_FIGURES := $(CURDIR)/$(FIGURES)
+
+# Threads multiply: with -j every notebook gets one, without it one notebook gets all cores. Set OMP_NUM_THREADS to choose.
+CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+OMP_NUM_THREADS ?= $(if $(filter -j%,$(MAKEFLAGS)),1,$(CORES))
+export OMP_NUM_THREADS
+
+# Which figures each notebook writes; the recipe fails where one is missing.
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models
+FIGURES_00_tour           := 00_tour
+FIGURES_01_training       := 01_training 01_latent_space
+FIGURES_02_variance_rbf   := 02_variance 02_explorer
+FIGURES_03_condition_maps := 03_condition_number
+FIGURES_04_monte_carlo    := 04_improvement_map 04_histogram
+FIGURES_05_two_models     := 05_pairs 05_improvements 05_latent_lines 05_sequence
+
+SOURCES := $(wildcard geolib/*.py geolib/solvers/*.py geolib/companion/*.py)
+outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGURES)/$(figure).$(suffix)))
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@echo "  PROFILE=quick|paper   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled"
+
+env: $(READY) ## set up .venv from requirements.lock
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper)
+	@$(BIN)/python -m geolib.companion.numbers --where
+
+quick: ## the same pipeline with small settings, into figures/quick
+	@$(MAKE) --no-print-directory PROFILE=quick figures
+
+define notebook_rule
+$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
+	@$(BIN)/python -m geolib.companion.execute $$< --profile params/$(PROFILE).yaml --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
+endef
+$(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
+
+ALL_OUTPUTS := $(foreach notebook,$(NOTEBOOKS),$(call outputs,$(notebook)))
+$(FIGURES)/numbers.md: $(ALL_OUTPUTS) figures/reference/numbers.json
+	@$(BIN)/python -m geolib.companion.numbers
+
+reference: $(FIGURES)/numbers.md ## make this run the reference in figures/reference
+	@$(BIN)/python -m geolib.companion.numbers --keep
+
+lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
+	@$(BIN)/python -m geolib.companion.lab $(if $(PORT),--port $(PORT))
+
+test: $(READY) ## every test (smoke, slow, notebooks, browser)
+	$(BIN)/python -m pytest
+
+smoke: $(READY) ## the tests that take seconds
+	$(BIN)/python -m pytest -m smoke
+
+bench: $(READY) ## measure speed, write benchmarks/results.md
+	$(BIN)/python benchmarks/run.py
+
+lint: $(READY) ## ruff over code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Keeps cell ids and tags; what a run leaves behind goes.
+STRIP := --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets metadata.language_info.version metadata.language_info.codemirror_mode metadata.language_info.file_extension metadata.language_info.mimetype metadata.language_info.nbconvert_exporter metadata.language_info.pygments_lexer cell.metadata.execution"
+strip: $(READY) ## remove outputs from the notebooks before a commit
+	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
+
+# uv resolves for every platform at once; torch's CUDA packages are left to torch's own exact pins, so that the same
+# file serves machines with and without a GPU. Pins that are there stay; UPGRADE=--upgrade renews them all.
+lock: $(READY) ## renew requirements.lock after a change of pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate $(UPGRADE) --extra companion --extra dev pyproject.toml -o requirements.lock
+	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' requirements.lock && rm requirements.lock.old
+
+clean: ## remove figures and everything derived; downloads stay
+	rm -rf data/derived figures/quick figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
+
+distclean: clean ## clean, and remove downloads and .venv
+	rm -rf data/raw $(VENV)
