@@ -341,6 +341,15 @@ def test_profiles_write_into_folders_of_their_own(profile):
 
 
 @pytest.mark.smoke
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_waits_for_the_training(path):
+    figure = f"figures/quick/{declared_figures(path)[0]}.png"
+    done = ask("--always-make", "--dry-run", "PROFILE=quick", "-o", "requirements.lock", figure)
+    ran = re.findall(r"companion\.execute notebooks/(\w+)", done.stdout)
+    assert ran == list(dict.fromkeys(["01_training", path.stem]))
+
+
+@pytest.mark.smoke
 def test_threads_are_shared_among_notebooks():
     show = ["--silent", "--eval", "show: ; @echo $$OMP_NUM_THREADS", "show"]
 
