@@ -7,15 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.func import jvp, vjp, vmap
 
-from geolib import checks
+from geolib import checks, probe
 
 Map = Callable[[Tensor], Tensor]
 
 # A chunk's Jacobian should stay in the cache: the same work took four times longer in one piece of 10,000 points.
 _CHUNK_BYTES_CPU = 16 * 2**20
 _CHUNK_BYTES_GPU = 512 * 2**20
-
-_MODE_DEPENDENT = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
 class PullbackMetric:
@@ -76,7 +74,9 @@ class PullbackMetric:
         for function in (self.std, self.mean):
             if isinstance(getattr(function, "latent_dim", None), int):
                 return function.latent_dim
-        layers = [m for module in _modules(self.mean) for m in module.modules() if list(m.parameters(recurse=False))]
+        layers = [
+            m for module in probe.modules(self.mean) for m in module.modules() if list(m.parameters(recurse=False))
+        ]
         if layers and isinstance(layers[0], nn.Linear):
             return layers[0].in_features
         raise TypeError("mean: its latent dimension cannot be read off; pass latent_dim")
@@ -85,7 +85,7 @@ class PullbackMetric:
     def kind(self) -> tuple[torch.dtype | None, torch.device | None]:
         """Dtype and device of the first parameter or buffer of ``mean``, ``std`` or ``features``; None without any."""
         for function in (self.mean, self.std, self.features):
-            for module in _modules(function):
+            for module in probe.modules(function):
                 for tensor in (*module.parameters(), *module.buffers()):
                     if tensor.is_floating_point():
                         return tensor.dtype, tensor.device
@@ -120,10 +120,11 @@ class PullbackMetric:
 
     def chunk_size(self, z: Tensor) -> int:
         """How many points like those of ``z`` ``(..., d)`` are evaluated at once."""
-        self._check_modules()
+        for name in ("mean", "std", "features"):
+            probe.refuse_training_mode(name, getattr(self, name))
         kind = (z.shape[-1], z.dtype, z.device)
         if kind not in self._output_dim:
-            self._output_dim[kind] = self._probe(z.detach().reshape(-1, z.shape[-1])[:1])
+            self._output_dim[kind] = self._try(z.detach().reshape(-1, z.shape[-1])[:1])
         if self._chunk_size is not None:
             return self._chunk_size
         per_point = self._output_dim[kind] * (z.shape[-1] + 1) * z.element_size()
@@ -185,85 +186,20 @@ class PullbackMetric:
         return torch.cat(columns).transpose(0, 1)
 
     def _call(self, name: str, z: Tensor) -> Tensor:
-        out = getattr(self, name)(z)
-        if not isinstance(out, Tensor):
-            raise ValueError(f"{name}: returned {type(out).__name__}, expected a tensor (n, D)")
-        if out.ndim != 2 or out.shape[0] != z.shape[0]:
-            raise ValueError(
-                f"{name}: returned shape {tuple(out.shape)} for {z.shape[0]} points, expected ({z.shape[0]}, D); "
-                f"flatten images and keep the batch size"
-            )
-        return out
+        return probe.call(name, getattr(self, name), z)
 
-    def _check_modules(self) -> None:
-        for name in ("mean", "std", "features"):
-            for module in _modules(getattr(self, name)):
-                for child in module.modules():
-                    if child.training and isinstance(child, _MODE_DEPENDENT):
-                        raise ValueError(
-                            f"{name}: its {type(child).__name__} layer is in training mode, so it is not a fixed map "
-                            f"of z; call .eval() first"
-                        )
-
-    def _probe(self, z: Tensor) -> int:
-        """Try every map at ``z (1, d)`` and a point beside it, before work is spent. Returns the output dimension."""
-        z = torch.cat([z, z + 1e-2 * (1 + z.abs())])  # two equal points would hide a map that mixes its rows
-        with torch.no_grad():
-            x = self._probe_one("mean", z)
-            dims = x.shape[-1]
-            if self.std is not None:
-                std_dims = self._probe_one("std", z).shape[-1]
-                if std_dims != dims:
-                    raise ValueError(f"std: returned {std_dims} outputs, expected {dims} like mean")
-                dims += std_dims
-            if self.features is not None:
-                dims += self._probe_one("features", x).shape[-1]
+    def _try(self, z: Tensor) -> int:
+        """Try every map beside ``z (1, d)`` before work is spent. Returns the number of outputs of all together."""
+        x = probe.try_map("mean", self.mean, z)
+        dims = x.shape[-1]
+        if self.std is not None:
+            std_dims = probe.try_map("std", self.std, z).shape[-1]
+            if std_dims != dims:
+                raise ValueError(f"std: returned {std_dims} outputs, expected {dims} like mean")
+            dims += std_dims
+        if self.features is not None:
+            dims += probe.try_map("features", self.features, x).shape[-1]
         return dims
-
-    def _probe_one(self, name: str, z: Tensor) -> Tensor:
-        kind = f"points of shape {tuple(z.shape)}, {z.dtype}, {z.device}"
-        function = getattr(self, name)
-        try:
-            function(z[:1])
-            with torch.enable_grad():
-                recorded = function(z.clone().requires_grad_())
-            with torch.autograd.forward_ad.dual_level():
-                dual = function(torch.autograd.forward_ad.make_dual(z, torch.ones_like(z)))
-                tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent if isinstance(dual, Tensor) else None
-        except (RuntimeError, IndexError, ValueError) as error:
-            raise ValueError(f"{name}: failed on {kind}: {error}") from error
-        value, again, alone = self._call(name, z), self._call(name, z), self._call(name, z[:1])
-        if value.dtype != z.dtype or value.device != z.device:
-            raise TypeError(f"{name}: returned {value.dtype} on {value.device} for {kind}; expected the same kind")
-        checks.finite(name, value, at=z)
-        if not torch.equal(value, again):
-            raise ValueError(f"{name}: two calls with the same z differ; a fixed map is expected (dropout? sampling?)")
-        tolerance = 1e3 * torch.finfo(z.dtype).eps
-        if not torch.allclose(value[:1], alone, rtol=tolerance, atol=tolerance * float(value.abs().max())):
-            raise ValueError(f"{name}: a point's value depends on the rest of its batch; independent rows are expected")
-        if tangent is None or not recorded.requires_grad:
-            raise ValueError(f"{name}: does not depend on z as far as torch sees; is it detached, or under no_grad?")
-        return value
-
-
-def _modules(function: object, depth: int = 3) -> list[nn.Module]:
-    """The modules that a callable visibly uses: itself, its instance, its partial arguments, its closure and globals,
-    and those that the callables among these use."""
-    if isinstance(function, nn.Module):
-        return [function]
-    if depth == 0 or not callable(function):
-        return []
-    parts = [getattr(function, "__self__", None), getattr(function, "__func__", None)]
-    if isinstance(function, functools.partial):
-        parts += [function.func, *function.args, *function.keywords.values()]
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            parts.append(cell.cell_contents)
-        except ValueError:  # a cell not filled yet
-            continue
-    names = getattr(getattr(function, "__code__", None), "co_names", ())
-    parts += [function.__globals__[name] for name in names if name in getattr(function, "__globals__", {})]
-    return [module for part in parts for module in _modules(part, depth - 1)]
 
 
 def _push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
