@@ -41,6 +41,12 @@ def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
     if not isinstance(values, dict):
         raise ValueError(f"{profile}: got {values!r}, expected lines of 'name: value'")
     names = parameters_of(notebook)
+    every = names.union(*(parameters_of(other) for other in notebook.parent.glob("[0-9][0-9]_*.ipynb")))
+    for name in values:
+        if name not in every:
+            raise ValueError(
+                f"{profile}: {name} is no parameter of any notebook; expected one of {', '.join(sorted(every))}"
+            )
     return {name: value for name, value in values.items() if name in names}
 
 
@@ -137,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.perf_counter()
     try:
         execute(given.notebook, given.profile, given.figures, given.output)
-    except (OSError, ValueError, PapermillExecutionError, nbformat.ValidationError) as error:
+    except (OSError, ValueError, RuntimeError, PapermillExecutionError, nbformat.ValidationError) as error:
         print(f"{given.notebook.name}: {error}", file=sys.stderr)
         return 1
     print(f"{given.notebook.name}: {time.perf_counter() - started:.0f} s")

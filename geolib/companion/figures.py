@@ -1,6 +1,7 @@
 """One style, one way to save a figure: PNG, PDF and a sidecar that says what made it."""
 
 import json
+import math
 from typing import Any
 
 import matplotlib as mpl
@@ -51,6 +52,8 @@ def number(
         paper: what the paper reports, or None where it gives no number.
         note: where and why this run differs from the paper, or what limits the value.
     """
+    if isinstance(value, float) and not math.isfinite(value):
+        value = None  # JSON has no NaN; the table shows a dash
     return {"id": key, "quantity": quantity, "value": value, "unit": unit, "paper": paper, "note": note}
 
 
@@ -84,5 +87,5 @@ def save(run: Run, figure: Figure, name: str, *, caption: str, numbers: list[dic
         **run.sidecar(),
     }
     # the sidecar last: where it stands, the pictures do too
-    store.write_text(directory / f"{stem}.json", json.dumps(sidecar, indent=1) + "\n")
+    store.write_text(directory / f"{stem}.json", json.dumps(sidecar, indent=1, allow_nan=False) + "\n")
     return figure

@@ -16,7 +16,7 @@ _MIN_INTERVALS = 8  # a coarser curve may see no way to bend, and is never calle
 _RESOLVED = 0.01  # relative difference of lengths on coarse and fine segments
 
 
-def solve(problem: Problem, *, max_control_points: int = 19, max_segments: int = 256) -> Solution:
+def solve(problem: Problem, *, max_control_points: int = 35, max_segments: int = 256) -> Solution:
     r"""Minimise :math:`\int |\gamma'|_M^2 dt` over the control points of B-splines with fixed ends.
 
     Starts with two free control points. When a curve's energy has stopped falling, a knot goes into the middle of
@@ -28,7 +28,8 @@ def solve(problem: Problem, *, max_control_points: int = 19, max_segments: int =
     Args:
         problem: end points, initial curves and tolerances.
         max_control_points: at most so many control points a curve; 4, 5, 7, 11, 19, 35 ... are reached.
-        max_segments: at most so many segments in the quadrature, which begins with ``n_segments`` or two an interval.
+        max_segments: at most so many segments in the quadrature, which begins with ``n_segments`` or, where that is
+            more, two an interval.
 
     Source:
         Michelis & Becker 2021, Sec. 2.1 and App. A. Two deviations: the paper adds one knot at a time, and descends
@@ -40,15 +41,16 @@ def solve(problem: Problem, *, max_control_points: int = 19, max_segments: int =
     begin = _initial_curve(problem, max_control_points)
     index = torch.arange(len(problem.start), device=problem.start.device)
     curve, status, n_steps = begin, torch.zeros_like(index), torch.zeros_like(index)
-    n_segments = max(problem.n_segments, 2 * (max_control_points - 3))
+    n_segments = problem.n_segments
     while len(index):
         batch = _Batch(problem, begin[index], n_segments, max_control_points, problem.max_steps - n_steps[index])
         batch.descend_and_refine()
         curve = _merged(curve, index, batch.curve)
         status[index] = batch.status
         n_steps[index] += batch.n_steps
+        coarse = batch.lengths(torch.arange(len(index), device=index.device))
         fine, *_ = length_on(metric, batch.curve, 4 * n_segments)
-        unresolved = (fine - curve_length(metric, batch.points())).abs() > _RESOLVED * fine
+        unresolved = (fine - coarse).abs() > _RESOLVED * fine
         index, n_segments = index[unresolved], 2 * n_segments
         if n_segments > max_segments:
             break
@@ -105,32 +107,37 @@ class _Batch:
             max_control_points,
             max_steps,
         )
-        self.t = torch.linspace(0, 1, n_segments + 1, dtype=curve.knots.dtype, device=curve.knots.device)
+        self.n_segments = n_segments
         self.n_steps = torch.zeros_like(max_steps)
         self.status = torch.full_like(max_steps, Status.MAX_STEPS)
 
-    def points(self) -> Tensor:
-        """The quadrature's points ``(b, n_segments + 1, d)``."""
-        return self.curve(self.t)
+    @property
+    def t(self) -> Tensor:
+        """The quadrature's parameters; never fewer than two segments an interval."""
+        n_segments = max(self.n_segments, 2 * _n_intervals(self.curve))
+        return torch.linspace(0, 1, n_segments + 1, dtype=self.curve.knots.dtype, device=self.curve.knots.device)
+
+    def lengths(self, index: Tensor) -> Tensor:
+        """Lengths ``(b,)`` on the quadrature's own segments."""
+        return curve_length(self.problem.metric, self.curve[index](self.t))
 
     def descend_and_refine(self) -> None:
         """Until every curve is done or has used up its knots or steps."""
         active = torch.arange(len(self.status), device=self.status.device)
-        length = None if _n_intervals(self.curve) == 1 else curve_length(self.problem.metric, self.points())
         while len(active):
+            before = self.lengths(active)
             settled = self.descend(active)
             self.status[active] = torch.where(settled, Status.MAX_CONTROL_POINTS, Status.MAX_STEPS)
-            new_length = curve_length(self.problem.metric, self.points()[active])
             n_intervals = _n_intervals(self.curve)
             going_on = settled
-            if length is not None and n_intervals >= min(_MIN_INTERVALS, self.max_control_points - 3):
+            if n_intervals >= min(_MIN_INTERVALS, self.max_control_points - 3) and n_intervals > 1:
                 # a length that rose while the energy fell has not settled either
-                done = settled & ((length - new_length).abs() <= self.problem.rtol * length)
+                done = settled & ((before - self.lengths(active)).abs() <= self.problem.rtol * before)
                 self.status[active[done]] = Status.CONVERGED
                 going_on = settled & ~done
             if 2 * n_intervals + 3 > self.max_control_points:
                 return
-            active, length = active[going_on], new_length[going_on]
+            active = active[going_on]
             if len(active):
                 self.curve = _refined(self.curve, 2 * n_intervals)
 
@@ -139,10 +146,11 @@ class _Batch:
         part = self.curve[active]
         P = part.control_points
         n_curves, n_control, d = P.shape
-        N = basis(part.knots, self.t)  # (n_segments + 1, n_control)
+        t = self.t
+        N = basis(part.knots, t)  # (n_segments + 1, n_control)
         ends = N[:, [0, -1]] @ P[:, [0, -1]]
         inner = N[:, 1:-1]
-        flexibility = torch.linalg.inv(2 * (len(self.t) - 1) * inner.diff(dim=0).T @ inner.diff(dim=0))
+        flexibility = torch.linalg.inv(2 * (len(t) - 1) * inner.diff(dim=0).T @ inner.diff(dim=0))
         inverse_metric = _inverse_mean_metric(self.problem.metric, part)
 
         def objective(unknowns: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
