@@ -41,12 +41,6 @@ def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
     if not isinstance(values, dict):
         raise ValueError(f"{profile}: got {values!r}, expected lines of 'name: value'")
     names = parameters_of(notebook)
-    every = names.union(*(parameters_of(other) for other in notebook.parent.glob("[0-9][0-9]_*.ipynb")))
-    for name in values:
-        if name not in every:
-            raise ValueError(
-                f"{profile}: {name} is no parameter of any notebook; expected one of {', '.join(sorted(every))}"
-            )
     return {name: value for name, value in values.items() if name in names}
 
 

@@ -6,7 +6,6 @@ pictures and the numbers of this run become the reference in ``figures/reference
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ def _verdict(value: float | str, paper: float | str | None) -> str:
     """How far this run is from the paper's number, in words; nothing where the paper gives none."""
     if not isinstance(paper, (int, float)) or not isinstance(value, (int, float)) or paper == 0:
         return ""
-    ratio = value / paper
-    return f"{ratio:.2f} times the paper's" if math.isfinite(ratio) else "not comparable"
+    return f"{value / paper:.2f} times the paper's"
 
 
 def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
