@@ -24,6 +24,7 @@ export GEOLIB_FIGURES := $(CURDIR)/$(FIGURES)
 
 # Threads multiply: with -j every notebook gets one, without it one notebook gets all cores. Set OMP_NUM_THREADS to choose.
 CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+THREADS_CHOSEN := $(filter environment command,$(firstword $(origin OMP_NUM_THREADS)))
 OMP_NUM_THREADS ?= $(if $(filter -j%,$(MAKEFLAGS)),1,$(CORES))
 export OMP_NUM_THREADS
 # Threads that wait should sleep: spinning beside another busy process made training seven times slower.
@@ -57,8 +58,9 @@ $(READY): requirements.lock pyproject.toml
 figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper)
 	@$(BIN)/python -m geolib.companion.numbers --where
 
+# Small notebooks spend their time on starting: one a core, with one thread each.
 quick: ## the same pipeline with small settings, into figures/quick
-	@$(MAKE) --no-print-directory PROFILE=quick figures
+	@$(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES)) PROFILE=quick figures
 
 define notebook_rule
 $(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
