@@ -131,7 +131,9 @@ class _Run:
                         continue
                     entry = self._epoch(phase, epoch)
                     self.history.append(entry)
-                    bar.set_postfix_str(f"{phase} {entry['training']:.2f}, validation {entry['validation']:.2f}")
+                    bar.set_postfix_str(
+                        f"{phase} {entry['training']:.2f}, validation {entry['validation']:.2f}", refresh=False
+                    )
                     bar.update()
                     if len(self.history) == 1 or len(self.history) % _CHECKPOINT_EVERY == 0:
                         self._save()

@@ -16,7 +16,7 @@ _MIN_INTERVALS = 8  # a coarser curve may see no way to bend, and is never calle
 _RESOLVED = 0.01  # relative difference of lengths on coarse and fine segments
 
 
-def solve(problem: Problem, *, max_control_points: int = 35, max_segments: int = 256) -> Solution:
+def solve(problem: Problem, *, max_control_points: int = 67, max_segments: int = 256) -> Solution:
     r"""Minimise :math:`\int |\gamma'|_M^2 dt` over the control points of B-splines with fixed ends.
 
     Starts with two free control points. When a curve's energy has stopped falling, a knot goes into the middle of
