@@ -23,7 +23,7 @@ FIGURES := $(if $(filter quick,$(PROFILE)),figures/quick,figures)
 export GEOLIB_FIGURES := $(CURDIR)/$(FIGURES)
 
 # Threads multiply: with -j every notebook gets one, without it one notebook gets all cores. Set OMP_NUM_THREADS to choose.
-CORES := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
+CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 1)
 THREADS_CHOSEN := $(filter environment command,$(firstword $(origin OMP_NUM_THREADS)))
 OMP_NUM_THREADS ?= $(if $(filter -j%,$(MAKEFLAGS)),1,$(CORES))
 export OMP_NUM_THREADS
@@ -62,8 +62,14 @@ figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper)
 quick: ## the same pipeline with small settings, into figures/quick
 	@$(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES)) PROFILE=quick figures
 
+# Figures from other data are other figures: this changes when the data that would be found does.
+DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(sort $(wildcard data/raw/*/*.gz $(GEOLIB_DATA)/*/*.gz))
+$(FIGURES)/.data: FORCE
+	@mkdir -p $(@D) && { echo '$(DATA_SEEN)' | cmp -s - $@ || echo '$(DATA_SEEN)' > $@; }
+FORCE:
+
 define notebook_rule
-$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
+$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) $(FIGURES)/.data | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
 	@$(BIN)/python -m geolib.companion.execute $$< --profile params/$(PROFILE).yaml --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
@@ -72,7 +78,8 @@ ALL_OUTPUTS := $(foreach notebook,$(NOTEBOOKS),$(call outputs,$(notebook)))
 $(FIGURES)/numbers.md: $(ALL_OUTPUTS) figures/reference/numbers.json
 	@$(BIN)/python -m geolib.companion.numbers
 
-reference: $(FIGURES)/numbers.md ## make this run the reference in figures/reference
+reference: $(FIGURES)/numbers.md ## make this run the reference in figures/reference (paper profile, clean checkout)
+	@test $(PROFILE) = paper || { echo "the reference is a run of PROFILE=paper, not of $(PROFILE)" >&2; exit 1; }
 	@$(BIN)/python -m geolib.companion.numbers --keep
 
 lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
@@ -103,7 +110,7 @@ lock: $(READY) ## renew requirements.lock after a change of pyproject.toml
 	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' requirements.lock && rm requirements.lock.old
 
 clean: ## remove figures and everything derived; downloads stay
-	rm -rf data/derived figures/quick figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
+	rm -rf data/derived figures/.data figures/quick figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
 
 distclean: clean ## clean, and remove downloads and .venv
 	rm -rf data/raw $(VENV)

@@ -88,7 +88,8 @@ def geodesic(
     Returns:
         a ``Geodesic``. A local minimum: among several geodesics between two points it need not be the shortest. A
         curve that did not converge is still the shortest found, never longer than the straight line; ``converged``
-        and ``status`` tell.
+        and ``status`` tell. A feature of the metric that is narrower than a curve's latent length over
+        ``4 n_segments`` can be missed by all measures.
 
     Raises:
         TypeError, ValueError: for arguments of another kind, shape, dtype or device; for no pairs; for an option that
@@ -108,7 +109,7 @@ def geodesic(
 
     with torch.no_grad():
         line = CubicBSpline.line(start, end)
-        line_length, line_t = measure(metric, line, n_segments, rtol)
+        line_length, line_t, line_resolved = measure(metric, line, n_segments, rtol)
         same = (start == end).all(-1)
         line_length[same] = 0
         status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED)
@@ -121,12 +122,14 @@ def geodesic(
             part = None if guess is None else guess[todo]
             found = solve(Problem(metric, start[todo], end[todo], part, n_segments, rtol, max_steps), **options)
             status[todo], n_steps[todo] = found.status, found.n_steps
-            found_length, found_t = measure(metric, found.curve, n_segments, rtol)
+            found_length, found_t, resolved = measure(metric, found.curve, n_segments, rtol)
 
             # The line is a curve too: what is longer is no result. Where the solver converged to within rounding of
             # the line, the line is the geodesic; where it ended above it, nothing is certified.
             above = (found_length > line_length[todo] * (1 + rtol)) & (found.status == Status.CONVERGED)
             status[todo[above]] = Status.LINE_KEPT
+            vague = ~(resolved & line_resolved[todo]) & (found.status == Status.CONVERGED)
+            status[todo[vague]] = Status.UNRESOLVED
             shorter = found_length < line_length[todo]
             better = todo[shorter]
             curve = CubicBSpline.line(start, end, found.curve.knots)

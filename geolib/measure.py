@@ -53,8 +53,9 @@ def length_on(metric: Metric, curve: CubicBSpline, n_segments: int) -> tuple[Ten
     return segments.sum(-1), segments, t
 
 
-def measure(metric: Metric, curve: CubicBSpline, n_segments: int, rtol: float) -> tuple[Tensor, Tensor]:
-    """Riemannian lengths ``(B,)`` of curves, and the parameters ``(B, n_segments + 1)`` at equal steps of that length.
+def measure(metric: Metric, curve: CubicBSpline, n_segments: int, rtol: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Riemannian lengths ``(B,)`` of curves, the parameters ``(B, n_segments + 1)`` at equal steps of that length, and
+    whether each length reached the tolerance ``(B,)``.
 
     The error of a sum over segments falls with their number squared, so two sums give a third that is better than
     both (Richardson). Segments are halved until it differs from the finer sum by less than 3 ``rtol``; its own error is
@@ -72,9 +73,11 @@ def measure(metric: Metric, curve: CubicBSpline, n_segments: int, rtol: float) -
         t[active] = even_parameters(parameters, segments, n_segments)
         correction = (fine - coarse) / 3
         length[active] = fine + correction
-        n_fine *= 2
-        if n_fine > _MAX_SEGMENTS:
-            break
         going_on = correction.abs() > 3 * rtol * fine
         active, coarse = active[going_on], fine[going_on]
-    return length, t
+        n_fine *= 2
+        if n_fine > max(_MAX_SEGMENTS, 8 * n_segments):
+            break
+    resolved = torch.ones_like(length, dtype=torch.bool)
+    resolved[active] = False
+    return length, t, resolved

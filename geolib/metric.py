@@ -216,10 +216,14 @@ def _gram(J: Tensor) -> Tensor:
     return torch.einsum("anD,bnD->nab", J, J)
 
 
-def _eigenvalues(M: Tensor) -> Tensor:
+def _check_tensors(M: Tensor) -> None:
     checks.latent_points("M", M, min_points=1)
     if M.shape[-1] != M.shape[-2]:
         raise ValueError(f"M: got shape {tuple(M.shape)}, expected (..., d, d)")
+
+
+def _eigenvalues(M: Tensor) -> Tensor:
+    _check_tensors(M)
     return torch.linalg.eigvalsh(M)
 
 
@@ -270,7 +274,7 @@ def extremal_directions(M: Tensor) -> tuple[Tensor, Tensor]:
     Source:
         Michelis & Becker 2021, Sec. 2.3.
     """
-    _eigenvalues(M)
+    _check_tensors(M)
     vectors = torch.linalg.eigh(M).eigenvectors
     largest = vectors.abs().argmax(dim=-2, keepdim=True)
     vectors = vectors * torch.where(vectors.gather(-2, largest) < 0, -1.0, 1.0)

@@ -87,7 +87,7 @@ def fit_rbf_precision(
 
     Note:
         A cluster whose points coincide has no radius of its own and is given the median of the others'. The weights
-        stop when an update gains less than 1e-4 of the objective per target, or after 200 updates.
+        stop when an update lowers the mean objective by less than 1e-4 nats a target, or after 200 updates.
 
     Source:
         Arvanitidis et al. 2018; Danielou et al. 2024, Sec. 2.3, who fit W by projected gradient descent instead.

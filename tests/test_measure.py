@@ -89,7 +89,7 @@ def test_length_on_is_the_sum_over_its_own_segments(metric, generator):
 @pytest.mark.parametrize("rtol", [1e-2, 1e-4, 1e-6])
 def test_length_is_measured_to_the_tolerance(metric, rtol, generator):
     curve = curves(generator)
-    length, t = measure(metric, curve, 8, rtol)
+    length, t, _ = measure(metric, curve, 8, rtol)
     exact = curve_length(metric, curve(even(16_384)))
     torch.testing.assert_close(length, exact, rtol=rtol, atol=0)
     # and the points are equally far apart, as seen on a fine subdivision of every piece
@@ -104,7 +104,7 @@ def test_known_lengths(n_segments):
         torch.tensor([[0.0, 1.0], [0.0, 2.0]], dtype=DTYPE),
         torch.tensor([[0.0, 3.0], [4.0, 2.0]], dtype=DTYPE),
     )
-    length, t = measure(half_plane().metric, CubicBSpline.line(start, end), n_segments, 1e-6)
+    length, t, _ = measure(half_plane().metric, CubicBSpline.line(start, end), n_segments, 1e-6)
     torch.testing.assert_close(length, torch.tensor([math.log(3), 2.0], dtype=DTYPE), rtol=1e-6, atol=0)
     # up a vertical line equal steps in length are equal factors of y
     torch.testing.assert_close(1 + 2 * t[0], 3 ** even(n_segments), rtol=1e-3, atol=0)
@@ -114,14 +114,14 @@ def test_known_lengths(n_segments):
 def test_flat_lengths_are_exact(generator):
     space = linear_decoder("", linear_map(3, 5, 50))
     start, end = space.sample(6, generator, DTYPE)
-    length, t = measure(space.metric, CubicBSpline.line(start, end), 7, 1e-4)
+    length, t, _ = measure(space.metric, CubicBSpline.line(start, end), 7, 1e-4)
     torch.testing.assert_close(length, space.distance(start, end), rtol=1e-12, atol=0)
     torch.testing.assert_close(t, even(7).expand(6, 8), rtol=1e-10, atol=1e-12)
 
 
 def test_a_curve_without_length():
     P = torch.ones(2, 4, 2, dtype=DTYPE)
-    length, t = measure(sphere().tensor, CubicBSpline(P), 8, 1e-4)
+    length, t, _ = measure(sphere().tensor, CubicBSpline(P), 8, 1e-4)
     assert torch.equal(length, torch.zeros(2, dtype=DTYPE))
     torch.testing.assert_close(t, even(8).expand(2, 9))
 
@@ -129,9 +129,9 @@ def test_a_curve_without_length():
 @every_metric
 def test_a_batch_is_a_stack(metric, generator):
     curve = curves(generator)
-    length, t = measure(metric, curve, 8, 1e-4)
+    length, t, _ = measure(metric, curve, 8, 1e-4)
     for i in range(5):
-        one, own = measure(metric, CubicBSpline(curve.control_points[i : i + 1], curve.knots), 8, 1e-4)
+        one, own, _ = measure(metric, CubicBSpline(curve.control_points[i : i + 1], curve.knots), 8, 1e-4)
         torch.testing.assert_close(one[0], length[i], rtol=1e-10, atol=0)
         torch.testing.assert_close(own[0], t[i], rtol=1e-8, atol=1e-8)
 

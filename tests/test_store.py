@@ -178,12 +178,6 @@ def test_a_read_only_directory_is_named(tmp_path):
     assert names(tmp_path) == []
 
 
-@pytest.mark.smoke
-def test_sha256_of_a_known_text(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert store.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-
-
 # --- keys and cached artefacts
 
 

@@ -60,7 +60,6 @@ def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
                 note,
             ]
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    made = sidecars[0] if sidecars else {}
     notices = sorted({s["data"]["notice"] for s in sidecars if s["data"] and s["data"]["notice"]})
     data = f"**Substitute data: {'; '.join(notices)}.** " if notices else ""
     about = reference.get("about", "no reference run is stored")
@@ -68,8 +67,7 @@ def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
         [
             "# Numbers: the paper, the reference run, this run",
             "",
-            f"{data}This run: commit {made.get('commit', '?')}, device {made.get('device', '?')}, "
-            f"{made.get('threads', '?')} threads. Reference run: {about}.",
+            f"{data}This run: {_made_by(sidecars)}. Reference run: {about}.",
             "",
             "| id | quantity | paper | reference | this run | figure | note |",
             "|---|---|---|---|---|---|---|",
@@ -77,6 +75,14 @@ def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _made_by(sidecars: list[dict[str, Any]]) -> str:
+    """Commits, devices and threads of a set of figures; an incremental run can have several."""
+    commits, devices, threads = (
+        " and ".join(sorted({str(sidecar[key]) for sidecar in sidecars})) for key in ("commit", "device", "threads")
+    )
+    return f"commit {commits}, device {devices}, {threads} threads"
 
 
 def _reference() -> dict[str, Any]:
@@ -87,16 +93,14 @@ def _reference() -> dict[str, Any]:
 def keep_as_reference(sidecars: list[dict[str, Any]], directory: Path) -> None:
     """Store small copies of the pictures and the numbers under ``figures/reference``."""
     numbers = {f"{n['id']}: {n['quantity']}": n["value"] for s in sidecars for n in s["numbers"]}
-    first = sidecars[0]
-    notice = f", {first['data']['notice']}" if first["data"] and first["data"]["notice"] else ""
-    about = f"commit {first['commit']}, device {first['device']}, {first['threads']} threads{notice}"
+    notices = sorted({s["data"]["notice"] for s in sidecars if s["data"] and s["data"]["notice"]})
+    about = "; ".join([_made_by(sidecars), *notices])
     for sidecar in sidecars:
         with Image.open(directory / f"{sidecar['figure']}.png") as picture:
             height = round(picture.height * _REFERENCE_WIDTH / picture.width)
             small = picture.convert("RGB").resize((_REFERENCE_WIDTH, height), Image.Resampling.LANCZOS)
-            # a palette of 256 colours: a quarter of the size, no visible loss at this width
             with store.replacing(REFERENCE / f"{sidecar['figure']}.png") as temporary:
-                small.quantize(256, dither=Image.Dither.NONE).save(temporary, optimize=True)
+                small.save(temporary, optimize=True)
     store.write_text(REFERENCE / "numbers.json", json.dumps({"about": about, "numbers": numbers}, indent=1) + "\n")
     kept = {f"{sidecar['figure']}.png" for sidecar in sidecars}
     for old in REFERENCE.glob("*.png"):
@@ -107,16 +111,15 @@ def keep_as_reference(sidecars: list[dict[str, Any]], directory: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m geolib.companion.numbers", description=__doc__)
-    parser.add_argument("--where", action="store_true", help="only say where pictures and numbers are")
-    parser.add_argument("--keep", action="store_true", help="make this run the reference in figures/reference")
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--where", action="store_true", help="only say where pictures and numbers are")
+    group.add_argument("--keep", action="store_true", help="make this run the reference in figures/reference")
     given = parser.parse_args(arguments)
     directory = store.figures_directory()
     sidecars = collect(directory)
     if not sidecars:
         print(f"{directory}: no figures yet; run `make figures`", file=sys.stderr)
         return 1
-    if given.keep:
-        keep_as_reference(sidecars, directory)
     path = directory / "numbers.md"
     if given.where:
         print(f"pictures: {directory}/*.png and *.pdf ({len(sidecars)} figures)\nnumbers:  {path}")

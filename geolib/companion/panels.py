@@ -37,7 +37,7 @@ def tour(grid: plots.LatentGrid, volume: Tensor, g: Generator, curve: Geodesic, 
 
 
 def training_curves(histories: dict[str, list[dict]]) -> Figure:
-    """Negative evidence lower bounds over epochs, one panel a model."""
+    """Negative evidence lower bounds, up to their constant, over epochs; one panel a model."""
     figure, axes = plots.new_figure(figures.PAGE, 2.2, columns=len(histories), sharey=True)
     for panel, (label, history) in zip(axes, histories.items(), strict=True):
         entries = [entry for entry in history if entry["phase"] == "elbo"]
@@ -45,7 +45,7 @@ def training_curves(histories: dict[str, list[dict]]) -> Figure:
         panel.plot(epochs, [entry["training"] for entry in entries], ":", color="C0", label="training")
         panel.plot(epochs, [entry["validation"] for entry in entries], "-", color="C0", label="validation")
         panel.set(title=label, xlabel="epoch")
-    axes[0].set_ylabel("negative ELBO per image [nats]")
+    axes[0].set_ylabel("negative ELBO − const. [nats / image]")
     axes[0].legend()
     return figure
 

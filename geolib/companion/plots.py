@@ -128,24 +128,12 @@ def draw_curves(axes: Axes, points: Tensor, *, colors: Sequence | None = None, *
     axes.add_collection(LineCollection(list(to_numpy(points)), colors=colors, **{"zorder": 4, **style}))
 
 
-def image_strip(axes: Axes, images: Tensor, *, shape: tuple[int, int] = (28, 28), title: str = "") -> None:
-    """Images ``(n, D)`` side by side, in [0, 1]."""
-    tiles = to_numpy(images).reshape(-1, *shape)
-    axes.imshow(np.hstack(tiles), cmap="gray", vmin=0, vmax=1)
+def image_grid(axes: Axes, images: Tensor, *, columns: int, shape: tuple[int, int] = (28, 28)) -> None:
+    """Images ``(n, D)`` in [0, 1], in rows of ``columns``."""
+    rows = to_numpy(images).reshape(-1, columns, *shape)
+    axes.imshow(np.vstack([np.hstack(row) for row in rows]), cmap="gray", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     sns.despine(ax=axes, left=True, bottom=True)
-    if title:
-        axes.set_ylabel(title, rotation=0, ha="right", va="center")
-
-
-def image_grid(axes: Axes, images: Tensor, *, columns: int, shape: tuple[int, int] = (28, 28)) -> None:
-    """Images ``(n, D)`` in rows of ``columns``."""
-    tiles = to_numpy(images).reshape(-1, columns, *shape)
-    image_strip(
-        axes,
-        np.concatenate([np.concatenate(list(row), axis=0) for row in tiles.swapaxes(0, 1)], axis=1)[None],
-        shape=(tiles.shape[0] * shape[0], columns * shape[1]),
-    )
 
 
 def histogram(axes: Axes, values: Tensor, *, mean: float, interval: tuple[float, float], bins: int = 60) -> None:

@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -35,7 +35,6 @@ class Run:
     """the tagged cell's names and the values they had"""
     device: torch.device
     data: ImageData | None = None
-    numbers: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         threads = torch.get_num_threads()

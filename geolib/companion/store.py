@@ -69,6 +69,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.chmod(0o666 & ~umask)
         os.replace(temporary, path)
     except OSError as error:
+        if temporary is not None and error.filename not in (None, str(temporary)):
+            raise  # about another file, which the block reads or writes
         raise OSError(f"cannot write {path}: {error.strerror or error}; the file is as it was before") from error
     finally:
         if temporary is not None:
@@ -79,12 +81,6 @@ def write_text(path: Path, text: str) -> None:
     """Write ``text`` to ``path`` in one step that either happens or does not."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 sum of a file, in hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def key(configuration: dict[str, Any]) -> str:

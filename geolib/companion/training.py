@@ -193,5 +193,5 @@ class _Run:
 
 
 def final_validation(trained: TrainedVAE) -> float:
-    """The negative evidence lower bound per held-out image after the last epoch."""
+    """The negative evidence lower bound per held-out image, up to its constant, after the last epoch."""
     return [entry["validation"] for entry in trained.history if entry["phase"] == "elbo"][-1]

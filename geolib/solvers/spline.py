@@ -16,7 +16,7 @@ _MIN_INTERVALS = 8  # a coarser curve may see no way to bend, and is never calle
 _RESOLVED = 0.01  # relative difference of lengths on coarse and fine segments
 
 
-def solve(problem: Problem, *, max_control_points: int = 67, max_segments: int = 256) -> Solution:
+def solve(problem: Problem, *, max_control_points: int = 67, max_segments: int | None = None) -> Solution:
     r"""Minimise :math:`\int |\gamma'|_M^2 dt` over the control points of B-splines with fixed ends.
 
     Starts with two free control points. When a curve's energy has stopped falling, a knot goes into the middle of
@@ -29,13 +29,15 @@ def solve(problem: Problem, *, max_control_points: int = 67, max_segments: int =
         problem: end points, initial curves and tolerances.
         max_control_points: at most so many control points a curve; 4, 5, 7, 11, 19, 35 ... are reached.
         max_segments: at most so many segments in the quadrature, which begins with ``n_segments`` or, where that is
-            more, two an interval.
+            more, two an interval; by default eight times ``n_segments``.
 
     Source:
         Michelis & Becker 2021, Sec. 2.1 and App. A. Two deviations: the paper adds one knot at a time, and descends
         along the plain gradient; here descent is by L-BFGS, preconditioned by the spline's stiffness matrix.
     """
     checks.integer("max_control_points", max_control_points, at_least=4)
+    if max_segments is None:
+        max_segments = 8 * problem.n_segments
     checks.integer("max_segments", max_segments, at_least=problem.n_segments)
     metric = problem.metric
     begin = _initial_curve(problem, max_control_points)
