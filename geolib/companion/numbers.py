@@ -94,7 +94,7 @@ def keep_as_reference(sidecars: list[dict[str, Any]], directory: Path) -> None:
     """Store small copies of the pictures and the numbers under ``figures/reference``."""
     numbers = {f"{n['id']}: {n['quantity']}": n["value"] for s in sidecars for n in s["numbers"]}
     notices = sorted({s["data"]["notice"] for s in sidecars if s["data"] and s["data"]["notice"]})
-    about = "; ".join([_made_by(sidecars), *notices])
+    about = ", ".join([_made_by(sidecars), *notices])
     for sidecar in sidecars:
         with Image.open(directory / f"{sidecar['figure']}.png") as picture:
             height = round(picture.height * _REFERENCE_WIDTH / picture.width)
