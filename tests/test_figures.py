@@ -330,7 +330,7 @@ def test_a_kept_run_becomes_the_reference(figures_of_a_run):
     ]
     for stem, shape in (("98_one", figures.COLUMN / 2), ("98_two", figures.PAGE / 2)):
         with Image.open(numbers.REFERENCE / f"{stem}.png") as small:
-            assert small.width == 900
+            assert small.width == 800
             assert small.width / small.height == pytest.approx(shape, rel=0.01)
         assert (numbers.REFERENCE / f"{stem}.png").stat().st_size < 300_000
     kept = json.loads((numbers.REFERENCE / "numbers.json").read_text())

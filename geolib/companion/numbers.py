@@ -15,7 +15,7 @@ from PIL import Image
 from geolib.companion import store
 
 REFERENCE = store.PROJECT / "figures" / "reference"
-_REFERENCE_WIDTH = 900  # pixels
+_REFERENCE_WIDTH = 800  # pixels
 
 
 def collect(directory: Path) -> list[dict[str, Any]]:
