@@ -62,14 +62,15 @@ figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper)
 quick: ## the same pipeline with small settings, into figures/quick
 	@$(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES)) PROFILE=quick figures
 
-# Figures from other data are other figures: this changes when the data that would be found does.
-DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(sort $(wildcard data/raw/*/*.gz $(GEOLIB_DATA)/*/*.gz))
-$(FIGURES)/.data: FORCE
-	@mkdir -p $(@D) && { echo '$(DATA_SEEN)' | cmp -s - $@ || echo '$(DATA_SEEN)' > $@; }
-FORCE:
+# Figures from other data are other figures: this file changes when the data that would be found does. It is written while
+# make reads this, as a rule that always runs would make every dry run name every notebook.
+DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(if $(GEOLIB_DATA),$(sort $(wildcard $(GEOLIB_DATA)/*/*.gz)))
+ifneq ($(filter figures reference $(FIGURES)/%,$(MAKECMDGOALS)),)
+$(shell { mkdir -p $(FIGURES) && { echo '$(DATA_SEEN)' | cmp -s - $(FIGURES)/.data || echo '$(DATA_SEEN)' > $(FIGURES)/.data; }; } 2>/dev/null)
+endif
 
 define notebook_rule
-$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) $(FIGURES)/.data | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
+$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
 	@$(BIN)/python -m geolib.companion.execute $$< --profile params/$(PROFILE).yaml --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
