@@ -2,8 +2,12 @@
 
 import warnings
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 import torch
+
+from geolib.companion import figures
 
 torch.set_num_threads(1)  # the tensors here are small; threads only wait for each other
 
@@ -32,3 +36,15 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield torch.float64
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def style():
+    """The project's style for one test, on no screen; no figure stays open."""
+    backend = mpl.get_backend()
+    mpl.use("agg")
+    with mpl.rc_context():
+        figures.set_style()
+        yield
+    plt.close("all")
+    mpl.use(backend)

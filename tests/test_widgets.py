@@ -2,7 +2,6 @@
 
 import io
 
-import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -10,24 +9,13 @@ import torch
 from PIL import Image
 from project import bundled
 
-from geolib.companion import figures, generators, plots, widgets
+from geolib.companion import generators, plots, widgets
 from geolib.companion.models import VAE, VAEConfig
 
-pytestmark = pytest.mark.smoke
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
 
 FIRST = {"n_centers": 12, "curvature": 1.25, "zeta": 1e-3}
 N = 100  # latents: fewer than the slider's largest number of centres
-
-
-@pytest.fixture(autouse=True)
-def style():
-    backend = mpl.get_backend()
-    mpl.use("agg")
-    with mpl.rc_context():
-        figures.set_style()
-        yield
-    plt.close("all")
-    mpl.use(backend)
 
 
 @pytest.fixture(scope="module")

@@ -103,13 +103,8 @@ class _Batch:
     def __init__(
         self, problem: Problem, curve: CubicBSpline, n_segments: int, max_control_points: int, max_steps: Tensor
     ):
-        self.problem, self.curve, self.max_control_points, self.max_steps = (
-            problem,
-            curve,
-            max_control_points,
-            max_steps,
-        )
-        self.n_segments = n_segments
+        self.problem, self.curve = problem, curve
+        self.n_segments, self.max_control_points, self.max_steps = n_segments, max_control_points, max_steps
         self.n_steps = torch.zeros_like(max_steps)
         self.status = torch.full_like(max_steps, Status.MAX_STEPS)
 
@@ -127,12 +122,13 @@ class _Batch:
         """Until every curve is done or has used up its knots or steps."""
         active = torch.arange(len(self.status), device=self.status.device)
         while len(active):
-            before = self.lengths(active)
+            n_intervals = _n_intervals(self.curve)
+            may_be_done = n_intervals >= min(_MIN_INTERVALS, self.max_control_points - 3) and n_intervals > 1
+            before = self.lengths(active) if may_be_done else None
             settled = self.descend(active)
             self.status[active] = torch.where(settled, Status.MAX_CONTROL_POINTS, Status.MAX_STEPS)
-            n_intervals = _n_intervals(self.curve)
             going_on = settled
-            if n_intervals >= min(_MIN_INTERVALS, self.max_control_points - 3) and n_intervals > 1:
+            if before is not None:
                 # a length that rose while the energy fell has not settled either
                 done = settled & ((before - self.lengths(active)).abs() <= self.problem.rtol * before)
                 self.status[active[done]] = Status.CONVERGED
