@@ -1,13 +1,14 @@
 """The pull-back metric of a generator, and formulas on metric tensors."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.func import jvp, vjp, vmap
+from torch.func import vjp, vmap
 
 from geolib import checks, probe
+from geolib.tangents import push_forward
 
 Map = Callable[[Tensor], Tensor]
 
@@ -118,6 +119,33 @@ class PullbackMetric:
             raise TypeError("metric: with std and features together (Eq. 4) it is not the pull-back of one map")
         return self._in_chunks("immersion", self._immersion, z)
 
+    def tangents(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The immersion and its derivatives, in parts that stacked are the whole: ``mean``, then ``std``.
+
+        Args:
+            z: latent points ``(n, d)``.
+
+        Yields:
+            values ``(n, D)`` and tangent vectors ``(d, n, D)``. They are not checked: a solver's trial point may lie
+            where the generator is not finite.
+        """
+        if self.features is not None:
+            yield self._in_parts(lambda part: self._through_features(*self._jacobian("mean", part)), z)
+            return
+        for name in ("mean",) if self.std is None else ("mean", "std"):
+            yield self._in_parts(functools.partial(self._jacobian, name), z)
+
+    def unchecked(self, z: Tensor) -> Tensor:
+        """The metric tensor at ``z (n, d)``, finite or not: ``(n, d, d)``."""
+        return torch.cat([self._metric(part) for part in z.split(self.chunk_size(z))])
+
+    def _in_parts(self, function: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [function(part) for part in z.split(self.chunk_size(z))]
+        if len(parts) == 1:
+            return parts[0]
+        values, derivatives = zip(*parts, strict=True)
+        return torch.cat(values), torch.cat(derivatives, dim=1)
+
     def chunk_size(self, z: Tensor) -> int:
         """How many points like those of ``z`` ``(..., d)`` are evaluated at once."""
         for name in ("mean", "std", "features"):
@@ -157,8 +185,7 @@ class PullbackMetric:
             M = _gram(self._jacobian("mean", z)[1])
             return M if self.std is None else M + _gram(self._jacobian("std", z)[1])
         x, J_mean = self._jacobian("mean", z)
-        _, J_features = _push_forward(functools.partial(self._call, "features"), x, J_mean)
-        M = _gram(J_features)
+        M = _gram(self._through_features(x, J_mean)[1])
         if self.std is None:
             return M
         _, J_std = self._jacobian("std", z)
@@ -167,7 +194,17 @@ class PullbackMetric:
     def _jacobian(self, name: str, z: Tensor) -> tuple[Tensor, Tensor]:
         n, d = z.shape
         basis = torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, n, d)
-        return _push_forward(functools.partial(self._call, name), z, basis)
+        return self._push_forward(name, z, basis)
+
+    def _push_forward(self, name: str, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        function = getattr(self, name)
+        # the value's shape is checked where nothing is lost by it
+        return push_forward(
+            function if isinstance(function, nn.Module) else functools.partial(self._call, name), x, tangents
+        )
+
+    def _through_features(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        return self._push_forward("features", x, tangents)
 
     def _diagonal_of_feature_metric(self, x: Tensor) -> Tensor:
         """diag(J_f^T J_f) at ``x (n, D)``: ``(n, D)``, in min(D, K) passes."""
@@ -182,7 +219,7 @@ class PullbackMetric:
             rows = (vmap(lambda v: pull_back(v)[0])(part) for part in eye.split(block))
             return sum(row.square().sum(0) for row in rows)
         eye = torch.eye(D, dtype=x.dtype, device=x.device).unsqueeze(1).expand(D, n, D)
-        columns = [_push_forward(call, x, part)[1].square().sum(-1) for part in eye.split(block)]
+        columns = [self._push_forward("features", x, part)[1].square().sum(-1) for part in eye.split(block)]
         return torch.cat(columns).transpose(0, 1)
 
     def _call(self, name: str, z: Tensor) -> Tensor:
@@ -200,15 +237,6 @@ class PullbackMetric:
         if self.features is not None:
             dims += probe.try_map("features", self.features, x).shape[-1]
         return dims
-
-
-def _push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
-    """``function(x)`` and its derivative along each of ``tangents (k, n, d)``: ``(n, D)`` and ``(k, n, D)``.
-
-    The tangents are a vmapped batch of their own, so the value is computed once for all of them.
-    """
-    value, derivative = vmap(lambda tangent: jvp(function, (x,), (tangent,)))(tangents)
-    return value[0], derivative
 
 
 def _gram(J: Tensor) -> Tensor:

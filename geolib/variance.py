@@ -46,6 +46,15 @@ class RBFPrecision(nn.Module):
         """``sigma (..., D)`` at ``z (..., d)``."""
         return self.precision(z).rsqrt()
 
+    def push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """``sigma (n, D)`` at ``z (n, d)`` and its derivatives ``(k, n, D)`` along ``tangents (k, n, d)``."""
+        v = _activations(z, self.centers, self.bandwidths)
+        # d v = -2 lambda v <z - c, dz>, and d sigma = -sigma^3 / 2 d beta
+        along = (z.unsqueeze(-2) - self.centers) @ tangents.permute(1, 2, 0)  # (n, K, k)
+        change = (-2 * self.bandwidths * v * along.permute(2, 0, 1)) @ self.weights
+        std = (v @ self.weights + self.zeta).rsqrt()
+        return std, change.mul(-0.5 * std**3)
+
 
 def _activations(z: Tensor, centers: Tensor, bandwidths: Tensor) -> Tensor:
     """v ``(..., K)``; differences first, since |z|^2 - 2 z c + |c|^2 cancels in float32."""
