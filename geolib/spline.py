@@ -138,21 +138,41 @@ class CubicBSpline:
         steps = _ratio(self.control_points.diff(dim=-2), gaps)
         return (ORDER - 1) * basis(self.knots[1:-1], self._parameters(t), order=ORDER - 1) @ steps
 
-    def insert_knot(self) -> "CubicBSpline":
-        """The same curve with one more control point, its knot in the middle of the (first) largest interval.
+    def insert_knot(self, at: Tensor | float | None = None) -> "CubicBSpline":
+        """The same curve with one more control point.
+
+        Args:
+            at: where its knot goes, inside (0, 1); by default into the middle of the (first) largest interval.
 
         Source:
             Michelis & Becker 2021, App. A (Boehm's rule).
         """
-        gaps = self.knots.diff()
-        j = int((gaps >= gaps.max() * (1 - 1e-6)).nonzero()[0])  # equal intervals may differ by rounding
-        new = (self.knots[j] + self.knots[j + 1]) / 2
+        if at is None:
+            gaps = self.knots.diff()
+            j = int((gaps >= gaps.max() * (1 - 1e-6)).nonzero()[0])  # equal intervals may differ by rounding
+            new = (self.knots[j] + self.knots[j + 1]) / 2
+        else:
+            new = torch.as_tensor(at).to(self.knots)
+            if not 0 < float(new) < 1:
+                raise ValueError(f"at: got {float(new):g}, expected a number between 0 and 1")
+            j = int((self.knots <= new).nonzero().max())
         P = self.control_points
         moved = torch.arange(j - ORDER + 2, j + 1, device=P.device)
-        a = ((new - self.knots[moved]) / (self.knots[moved + ORDER - 1] - self.knots[moved])).unsqueeze(-1)
+        a = _ratio(new - self.knots[moved], self.knots[moved + ORDER - 1] - self.knots[moved]).unsqueeze(-1)
         blend = (1 - a) * P[..., moved - 1, :] + a * P[..., moved, :]
         control_points = torch.cat([P[..., : j - ORDER + 2, :], blend, P[..., j:, :]], dim=-2)
         return CubicBSpline(control_points, torch.cat([self.knots[: j + 1], new.reshape(1), self.knots[j + 1 :]]))
+
+    def with_knots(self, knots: Tensor) -> "CubicBSpline":
+        """The same curves on ``knots (K,)``, which contain their own."""
+        curve = self
+        for knot in knots[~_contained(knots, self.knots)]:
+            curve = curve.insert_knot(knot)
+        if len(curve.knots) != len(knots):
+            raise ValueError(
+                f"knots: got {knots.tolist()}, expected those of the curve ({self.knots.tolist()}) and more"
+            )
+        return curve
 
     def _parameters(self, t: Tensor) -> Tensor:
         if not isinstance(t, Tensor) or t.ndim != 1:
@@ -177,3 +197,16 @@ def _raise_degree(points: Tensor) -> Tensor:
 def _interpolation_knots(t: Tensor) -> Tensor:
     """Knots at the data's parameters but the second and the last but one ("not a knot")."""
     return torch.cat([t.new_zeros(ORDER), t[2:-2], t.new_ones(ORDER)])
+
+
+def _contained(knots: Tensor, others: Tensor) -> Tensor:
+    """Which of ``knots (K,)`` are among ``others`` to within rounding ``(K,)``."""
+    return ((knots.unsqueeze(-1) - others).abs() <= 16 * torch.finfo(knots.dtype).eps).any(-1)
+
+
+def common_knots(several: list[Tensor]) -> Tensor:
+    """The knots that contain all of ``several``, inner knots being simple."""
+    knots = several[0]
+    for others in several[1:]:
+        knots = torch.cat([knots, others[~_contained(others, knots)]]).sort().values
+    return knots

@@ -7,7 +7,7 @@ from scipy import interpolate
 from torch.autograd import gradcheck
 
 from geolib import CubicBSpline
-from geolib.spline import basis, uniform_knots
+from geolib.spline import basis, common_knots, uniform_knots
 
 pytestmark = pytest.mark.smoke
 
@@ -321,3 +321,37 @@ def test_bad_lines():
         CubicBSpline.line(torch.tensor([0.0, torch.nan]), torch.zeros(2))
     with pytest.raises((TypeError, ValueError)):
         CubicBSpline.line(torch.zeros(2), torch.zeros(2), uniform_knots(4, dtype=DTYPE))
+
+
+# Knots anywhere
+
+
+@pytest.mark.parametrize("at", [0.03, 0.25, 0.5, 0.99])
+def test_a_knot_anywhere_changes_nothing(at, generator):
+    curve = CubicBSpline(torch.randn(3, 8, 2, generator=generator, dtype=torch.float64))
+    finer = curve.insert_knot(at)
+    t = torch.linspace(0, 1, 101, dtype=torch.float64)
+    assert finer.control_points.shape == (3, 9, 2)
+    torch.testing.assert_close(finer(t), curve(t), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(finer.velocity(t), curve.velocity(t), rtol=1e-10, atol=1e-10)
+    for outside in (0.0, 1.0, -0.2):
+        with pytest.raises(ValueError, match="at: got"):
+            curve.insert_knot(outside)
+
+
+def test_curves_meet_on_their_common_knots(generator):
+    points = torch.randn(2, 17, 2, generator=generator, dtype=torch.float64)
+    line = CubicBSpline.line(points[:, 0], points[:, -1])
+    curves = [line, CubicBSpline.fit(points[:, ::2]), CubicBSpline.fit(points), CubicBSpline.fit(points[:, :11])]
+    knots = common_knots([curve.knots for curve in curves])
+    assert (knots.diff() >= 0).all()
+    t = torch.linspace(0, 1, 200, dtype=torch.float64)
+    for curve in curves:
+        same = curve.with_knots(knots)
+        assert torch.equal(same.knots, knots)
+        torch.testing.assert_close(same(t), curve(t), rtol=1e-11, atol=1e-11)
+        assert torch.equal(same.control_points[:, [0, -1]], curve.control_points[:, [0, -1]])
+    # nested grids share all their knots
+    assert torch.equal(common_knots([curves[1].knots, curves[2].knots]), curves[2].knots)
+    with pytest.raises(ValueError, match="knots: got"):
+        curves[2].with_knots(curves[1].knots)
