@@ -1,8 +1,10 @@
 """Latent-space geometry of deep generative models: metric, spline, geodesics and what they tell about a decoder."""
 
-from geolib.curves import curve_energy, curve_length, geodesic_residual
+from geolib.certificate import geodesic_residual, is_geodesic
+from geolib.curves import curve_energy, curve_length
 from geolib.evaluation import compare_models, relative_improvement
 from geolib.geodesics import METHODS, Geodesic, GeodesicError, geodesic
+from geolib.graph import LatentGraph
 from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
 from geolib.spline import CubicBSpline
 from geolib.status import Status
@@ -15,6 +17,7 @@ __all__ = [
     "CubicBSpline",
     "Geodesic",
     "GeodesicError",
+    "LatentGraph",
     "PullbackMetric",
     "RBFPrecision",
     "Status",
@@ -26,6 +29,7 @@ __all__ = [
     "fit_rbf_precision",
     "geodesic",
     "geodesic_residual",
+    "is_geodesic",
     "magnification_factor",
     "relative_improvement",
 ]

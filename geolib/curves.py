@@ -12,6 +12,8 @@ Metric = PullbackMetric | Callable[[Tensor], Tensor]
 
 # how many points a callable z -> M that is not a PullbackMetric is given at once
 _CHUNK_OF_CALLABLES = 4096
+# a chunk fits the cache; so many fit the memory without being noticed
+_CHUNKS_KEPT = 16
 
 
 def has_immersion(metric: Metric) -> bool:
@@ -62,20 +64,50 @@ def _safe_sqrt(x: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
-def _blocks(metric: Metric, points: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices over curves and points of ``(B, N + 1, d)`` that fit a chunk; pieces of a curve share their end point."""
-    size = metric.chunk_size(points) if isinstance(metric, PullbackMetric) else _CHUNK_OF_CALLABLES
+def points_at_once(metric: Metric, points: Tensor) -> int:
+    """How many points like those of ``points (..., d)`` the metric is given at once."""
+    return metric.chunk_size(points) if isinstance(metric, PullbackMetric) else _CHUNK_OF_CALLABLES
+
+
+def curves_at_once(metric: Metric, points: Tensor) -> int:
+    """How many curves like those of ``points (B, N + 1, d)`` may be worked on at once, their derivatives kept."""
+    return max(1, _CHUNKS_KEPT * points_at_once(metric, points) // points.shape[-2])
+
+
+def _blocks(metric: Metric, points: Tensor, *, whole: int = 1) -> Iterator[tuple[slice, slice]]:
+    """Slices over curves and points of ``(B, N + 1, d)`` that fit a chunk; pieces of a curve share their end point, and
+    have a number of segments that ``whole`` divides."""
+    size = points_at_once(metric, points)
     n_curves, n_points, _ = points.shape
-    piece = min(n_points, max(size, 2))
-    curves = max(1, size // piece)
+    n_segments = min(n_points - 1, max((size - 1) // whole, 1) * whole)
+    curves = max(1, size // (n_segments + 1))
     for first in range(0, n_curves, curves):
-        for left in range(0, n_points - 1, piece - 1):
-            yield slice(first, first + curves), slice(left, left + piece)
+        for left in range(0, n_points - 1, n_segments):
+            yield slice(first, first + curves), slice(left, min(left + n_segments, n_points - 1) + 1)
 
 
 def segment_lengths(metric: Metric, points: Tensor) -> Tensor:
     """Riemannian length of every segment of discrete curves ``(..., N + 1, d)``: ``(..., N)``."""
     return _safe_sqrt(_segments_in_blocks(metric, points))
+
+
+def nested_lengths(metric: Metric, points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Riemannian length of every segment of curves ``(B, 4 K + 1, d)``, and the lengths of the curves through every
+    second and through every fourth point: ``(B, 4 K)``, ``(B,)``, ``(B,)``.
+
+    With an immersion all three come from the same images. No gradients.
+    """
+    if not has_immersion(metric):
+        return segment_lengths(metric, points), *(curve_length(metric, points[:, ::stride]) for stride in (2, 4))
+    n_curves, n_points, _ = points.shape
+    fine, by_two, by_four = points.new_empty(n_curves, n_points - 1), *points.new_zeros(2, n_curves)
+    with torch.no_grad():
+        for curves, piece in _blocks(metric, points, whole=4):
+            images = metric.immersion(points[curves, piece])
+            fine[curves, piece.start : piece.stop - 1] = images.diff(dim=1).norm(dim=-1)
+            by_two[curves] += images[:, ::2].diff(dim=1).norm(dim=-1).sum(-1)
+            by_four[curves] += images[:, ::4].diff(dim=1).norm(dim=-1).sum(-1)
+    return fine, by_two, by_four
 
 
 def _segments_in_blocks(metric: Metric, points: Tensor) -> Tensor:
@@ -142,40 +174,3 @@ def energy_and_gradient(metric: Metric, points: Tensor) -> tuple[Tensor, Tensor]
         energy[curves] += value.detach()
         gradient[curves, piece] += slope
     return energy, gradient
-
-
-def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
-    r"""How far discrete curves are from satisfying the geodesic equation: the root mean square over the inner points of
-
-    .. math:: L \; \| D_t \gamma' \|_M \,/\, |\gamma'|_M^2,
-
-    with the covariant acceleration :math:`D_t\gamma'` and the length L. It has no unit: the angle, in radians, by
-    which the curve would turn over its whole length. Zero for a geodesic at constant speed.
-
-    The acceleration is read off the gradient of the discrete energy,
-    :math:`(D_t\gamma')_i = -(N/2) M^{-1} \partial E / \partial p_i`, which holds with an immersion and without.
-
-    Args:
-        points: ``(..., N + 1, d)`` at equal steps in length.
-
-    Returns:
-        ``(...)``; 0 for curves without length. Accuracy: second order in 1/N, and no better than rounding allows
-        (about 1e-7 N^2 in float32).
-
-    Source:
-        Michelis & Becker 2021, Sec. 2.1; the equation is from Arvanitidis et al. 2018.
-    """
-    checks.latent_points("points", points, min_points=3)
-    flat = points.detach().reshape(-1, *points.shape[-2:])
-    n_segments = flat.shape[-2] - 1
-    energy, gradient = energy_and_gradient(metric, flat)
-    covector = n_segments / 2 * gradient[:, 1:-1]
-    with torch.no_grad():
-        M = torch.cat([metric_tensor(metric, part) for part in flat[:, 1:-1].split(max(1, 2**16 // n_segments))])
-        # A direction in which nothing changes carries no acceleration either: the pseudo-inverse leaves it out.
-        values, vectors = torch.linalg.eigh(M)
-        floor = values[..., -1:] * 1e2 * torch.finfo(M.dtype).eps
-        along = torch.einsum("...ij,...i->...j", vectors, covector)
-        squared = torch.where(values > floor, along.square() / values.clamp_min(torch.finfo(M.dtype).tiny), 0.0).sum(-1)
-    # at constant speed the squared speed is the energy, and the length its root
-    return torch.where(energy > 0, _safe_sqrt(squared.mean(-1)) / _safe_sqrt(energy), 0.0).reshape(points.shape[:-2])

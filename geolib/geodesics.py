@@ -1,21 +1,31 @@
 """``geodesic()``: checks, one solver of the registry, and a result that is measured and told truthfully."""
 
+import functools
 import inspect
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geolib import checks
-from geolib.curves import Metric, geodesic_residual
-from geolib.measure import measure
+from geolib.certificate import geodesic_residual, is_geodesic
+from geolib.curves import Metric, curves_at_once
+from geolib.graph import LatentGraph
+from geolib.measure import Measured, measure
 from geolib.solvers import SOLVERS
-from geolib.solvers.problem import Problem
-from geolib.spline import CubicBSpline
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline, common_knots
 from geolib.status import Status
 
 METHODS = tuple(SOLVERS)
+STARTS = ("line", "graph", "best")
+
+_CONVERGED = (Status.CONVERGED, Status.CONVERGED_FROM_LINE, Status.SAME_POINT)
+_HIDDEN = 0.01  # relative difference between a curve's length and what its own points see of it
+_BOW = 0.1  # of the distance from start to end
+_MAX_REFINEMENT = 8  # times n_segments
 
 
 class GeodesicError(RuntimeError):
@@ -35,7 +45,7 @@ class Geodesic:
     line_length: Tensor
     """``(...)``, of the straight line"""
     residual: Tensor
-    """``(...)``, see ``geodesic_residual``: about 0 for a geodesic"""
+    """``(...)``, ``geodesic_residual`` of the points, or where the tolerance asked for it of 2, 4 or 8 times as many"""
     status: Tensor
     """``(...)``, codes of ``Status``"""
     n_steps: Tensor
@@ -50,7 +60,7 @@ class Geodesic:
     @property
     def converged(self) -> Tensor:
         """``(...)``, whether the solver met its tolerance."""
-        return (self.status == Status.CONVERGED) | (self.status == Status.SAME_POINT)
+        return torch.isin(self.status, torch.tensor(_CONVERGED, device=self.status.device))
 
     def report(self) -> str:
         """One line for each status that occurs: how many curves, and what it means."""
@@ -63,9 +73,10 @@ def geodesic(
     start: Tensor,
     end: Tensor,
     *,
-    method: str = "spline",
+    method: str = "newton",
     n_segments: int = 32,
     init: str | Tensor = "line",
+    latents: Tensor | None = None,
     rtol: float = 1e-4,
     max_steps: int = 100,
     throw: bool = False,
@@ -74,13 +85,19 @@ def geodesic(
     r"""Shortest curves between pairs of latent points: minimisers of :math:`\int |\gamma'|_M^2 dt`.
 
     Args:
-        metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
+        metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``, differentiable by torch.
         start: ``(..., d)``; broadcast against ``end``. Their dtype and device are those of the whole computation.
         end: ``(..., d)``.
-        method: one of ``METHODS``.
-        n_segments: segments of the discretised curve, and of the result's ``points``.
-        init: ``"line"``, or first guesses ``(..., n + 1, d)`` that run from start to end at equal steps of t.
-        rtol: relative change of length below which a curve is done; lengths are measured more finely than that.
+        method: one of ``METHODS``: ``"newton"`` for speed and accuracy, ``"spline"`` for the paper's own.
+        n_segments: segments of the discretised curve, and of the result's ``points``. Where the tolerance asks for it,
+            a method works with more, at most eight times as many.
+        init: where curves begin: ``"line"``; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)`` or
+            the line, whichever is shorter; ``"best"``, both, of which the shorter result is kept; or first guesses
+            ``(..., n + 1, d)`` that run from start to end at equal steps of t.
+        latents: ``(n, d)``, the points that a graph is built on, such as the encoded data; needed for ``"graph"`` and
+            ``"best"``.
+        rtol: relative tolerance in length: a curve is done when it is a geodesic to this tolerance (``is_geodesic``)
+            and a further refinement would gain less; lengths are measured at least as finely.
         max_steps: steps a curve at most.
         throw: raise where a curve did not converge, instead of reporting it in ``status``.
         **options: the method's own.
@@ -89,7 +106,8 @@ def geodesic(
         a ``Geodesic``. A local minimum: among several geodesics between two points it need not be the shortest. A
         curve that did not converge is still the shortest found, never longer than the straight line; ``converged``
         and ``status`` tell. A feature of the metric that is narrower than a curve's latent length over
-        ``4 n_segments`` can be missed by all measures.
+        ``2 n_segments`` can be missed by all measures. Memory stays flat in the number of pairs but for the result
+        itself: they are worked on in blocks, whose size follows from the metric's ``chunk_size``.
 
     Raises:
         TypeError, ValueError: for arguments of another kind, shape, dtype or device; for no pairs; for an option that
@@ -105,52 +123,151 @@ def geodesic(
     checks.integer("max_steps", max_steps, at_least=1)
     checks.positive("rtol", rtol)
     start, end, batch = _check_pairs(start, end)
-    guess = _check_init(init, start, end, batch)
+    guess = _check_init(init, latents, start, end, batch)
 
     with torch.no_grad():
-        line = CubicBSpline.line(start, end)
-        line_length, line_t, line_resolved = measure(metric, line, n_segments, rtol)
-        same = (start == end).all(-1)
-        line_length[same] = 0
-        status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED)
-        status[same] = Status.SAME_POINT
-        n_steps = torch.zeros_like(status)
-
-        curve, length, t = line, line_length.clone(), line_t.clone()
-        todo = (line_length > 0).nonzero()[:, 0]
-        if len(todo):
-            part = None if guess is None else guess[todo]
-            found = solve(Problem(metric, start[todo], end[todo], part, n_segments, rtol, max_steps), **options)
-            status[todo], n_steps[todo] = found.status, found.n_steps
-            found_length, found_t, resolved = measure(metric, found.curve, n_segments, rtol)
-
-            # The line is a curve too: what is longer is no result. Where the solver converged to within rounding of
-            # the line, the line is the geodesic; where it ended above it, nothing is certified.
-            above = (found_length > line_length[todo] * (1 + rtol)) & (found.status == Status.CONVERGED)
-            status[todo[above]] = Status.LINE_KEPT
-            vague = ~(resolved & line_resolved[todo]) & (found.status == Status.CONVERGED)
-            status[todo[vague]] = Status.UNRESOLVED
-            shorter = found_length < line_length[todo]
-            better = todo[shorter]
-            curve = CubicBSpline.line(start, end, found.curve.knots)
-            curve.control_points[better] = found.curve.control_points[shorter]
-            length[better], t[better] = found_length[shorter], found_t[shorter]
-        points = curve.each(t)
-        points[same] = start[same].unsqueeze(1)
-        residual = geodesic_residual(metric, points)
-
-    result = Geodesic(
-        points=points.reshape(*batch, *points.shape[1:]),
-        curve=CubicBSpline(curve.control_points.reshape(*batch, *curve.control_points.shape[1:]), curve.knots),
-        length=length.reshape(batch),
-        line_length=line_length.reshape(batch),
-        residual=residual.reshape(batch),
-        status=status.reshape(batch),
-        n_steps=n_steps.reshape(batch),
-    )
+        graph = LatentGraph(metric, latents) if isinstance(init, str) and init != "line" else None
+        task = _Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps)
+        size = curves_at_once(metric, start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
+        parts = []
+        for rows in torch.arange(len(start), device=start.device).split(size):
+            guesses, connected = [None if guess is None else guess[rows]], None
+            if graph is not None:
+                paths, connected = graph.paths(start[rows], end[rows])
+                guesses = [paths] if init == "graph" else [None, paths]
+            parts.append(task.solve(start[rows], end[rows], guesses))
+            if init == "graph":
+                status = parts[-1].status
+                status[(status == Status.CONVERGED) & ~connected] = Status.CONVERGED_FROM_LINE
+        result = _joined(parts, batch)
     if throw and not bool(result.converged.all()):
         raise GeodesicError(result.report())
     return result
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is the same for every block of pairs."""
+
+    metric: Metric
+    method: Callable[[Problem], Solution]
+    n_segments: int
+    rtol: float
+    max_steps: int
+
+    def solve(self, start: Tensor, end: Tensor, guesses: list[Tensor | None]) -> Geodesic:
+        """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``."""
+        line = self._measure(CubicBSpline.line(start, end))
+        same = (start == end).all(-1)
+        line_length = torch.where(same, 0.0, line.length)
+        status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED)
+        status[same] = Status.SAME_POINT
+        n_steps = torch.zeros_like(status)
+        kept = line
+        residual = torch.where(line_length > 0, torch.inf, torch.zeros_like(line_length))
+        todo = (line_length > 0).nonzero()[:, 0]
+        for k, guess in enumerate(guesses if len(todo) else ()):
+            steps = torch.full_like(todo, self.max_steps)
+            part = None if guess is None else guess[todo]
+            run = self._run(start[todo], end[todo], part, self.n_segments, steps)
+            if guess is not None:
+                # a guess is a curve too
+                first = self._measure(CubicBSpline.fit(part))
+                shorter = first.length < kept.length[todo]
+                kept = kept.replaced(todo, first, shorter)
+                residual[todo[shorter]] = torch.inf
+            # what ended above its start is no result; it may have met a start that is a geodesic, to within rounding
+            longer = run.found.length > kept.length[todo] * (1 + self.rtol)
+            run.status[longer & (run.status == Status.CONVERGED)] = Status.START_KEPT
+            shorter = run.found.length < kept.length[todo]
+            told = shorter if k else torch.ones_like(shorter)
+            status[todo[told]], n_steps[todo[told]] = run.status[told], run.n_steps[told]
+            residual[todo[shorter]] = run.residual[shorter]
+            kept = kept.replaced(todo, run.found, shorter)
+
+        points = kept.points
+        points[same] = start[same].unsqueeze(1)
+        unknown = torch.isinf(residual)
+        if bool(unknown.any()):
+            residual[unknown] = geodesic_residual(self.metric, points[unknown])
+        certified = is_geodesic(residual, self.rtol)
+        status[(status == Status.CONVERGED) & ~certified] = Status.NOT_GEODESIC
+        status[(status == Status.START_KEPT) & certified] = Status.CONVERGED
+        status[(status == Status.CONVERGED) & ~(kept.resolved & line.resolved)] = Status.UNRESOLVED
+        length = torch.where(line_length > 0, kept.length, 0.0)
+        return Geodesic(points, kept.curve, length, line_length, residual, status, n_steps)
+
+    def _measure(self, curve: CubicBSpline) -> Measured:
+        return measure(self.metric, curve, self.n_segments, self.rtol)
+
+    def _run(self, start: Tensor, end: Tensor, guess: Tensor | None, n_segments: int, max_steps: Tensor) -> "_Run":
+        """The method's curves from one guess.
+
+        A curve can hurry past a narrow wall between two of its points: where its length, measured more finely, is not
+        what the method saw, it starts anew with twice the segments, and from the side. Where it is not a geodesic to
+        the tolerance yet, it goes on from where it is with twice the segments.
+        """
+        solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps))
+        found = self._measure(solution.curve)
+        residual = geodesic_residual(self.metric, found.finer_points(n_segments // self.n_segments))
+        hidden = (solution.seen - found.length).abs() > _HIDDEN * found.length
+        status = torch.where(hidden & (solution.status == Status.CONVERGED), Status.UNRESOLVED, solution.status)
+        run = _Run(found, residual, status, solution.n_steps)
+        may_go_on = (solution.status != Status.MAX_STEPS) & (solution.n_steps < max_steps)
+        if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments:
+            loose = ~is_geodesic(residual, self.rtol) & ~hidden
+            anew = _bowed_line(start, end, 2 * n_segments) if guess is None else guess
+            for chosen, begin in ((hidden & may_go_on, anew), (loose & may_go_on, found.points)):
+                rows = chosen.nonzero()[:, 0]
+                if len(rows):
+                    left = max_steps[rows] - solution.n_steps[rows]
+                    run = run.followed(rows, self._run(start[rows], end[rows], begin[rows], 2 * n_segments, left))
+        return run
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Curves that a method found, ``(B,)`` each."""
+
+    found: Measured
+    residual: Tensor
+    status: Tensor
+    n_steps: Tensor
+
+    def followed(self, rows: Tensor, other: "_Run") -> "_Run":
+        """These curves, of which those of ``rows (b,)`` were solved once more; the shorter of the two is kept."""
+        shorter = other.found.length < self.found.length[rows]
+        residual, status, n_steps = self.residual.clone(), self.status.clone(), self.n_steps.clone()
+        residual[rows[shorter]] = other.residual[shorter]
+        status[rows] = other.status
+        n_steps[rows] += other.n_steps
+        return _Run(self.found.replaced(rows, other.found, shorter), residual, status, n_steps)
+
+
+def _bowed_line(start: Tensor, end: Tensor, n_segments: int) -> Tensor:
+    """Points ``(B, n_segments + 1, d)`` to one side of the straight line.
+
+    Where the line meets a symmetric wall at right angles it is a geodesic, if not a shortest one, and would be kept.
+    """
+    t = torch.linspace(0, 1, n_segments + 1, dtype=start.dtype, device=start.device).unsqueeze(-1)
+    d = start.shape[-1]
+    direction = nn.functional.normalize(end - start, dim=-1)
+    # the same side from either end
+    aside = torch.linspace(1, 2, d, dtype=start.dtype, device=start.device).expand_as(start)
+    aside = nn.functional.normalize(aside - (aside * direction).sum(-1, keepdim=True) * direction, dim=-1)
+    height = _BOW * (end - start).norm(dim=-1, keepdim=True) if d > 1 else torch.zeros_like(start)
+    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), t) + 4 * t * (1 - t) * (height * aside).unsqueeze(1)
+
+
+def _joined(parts: list[Geodesic], batch: torch.Size) -> Geodesic:
+    """All blocks as one batch of shape ``batch``."""
+    knots = common_knots([part.curve.knots for part in parts])
+    P = torch.cat([part.curve.with_knots(knots).control_points for part in parts])
+    values = {
+        f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Geodesic) if f.name != "curve"
+    }
+    values = {name: value.reshape(batch + value.shape[1:]) for name, value in values.items()}
+    return Geodesic(curve=CubicBSpline(P.reshape(batch + P.shape[1:]), knots), **values)
 
 
 def _check_pairs(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
@@ -177,10 +294,19 @@ def _check_options(method: str, solve: object, options: dict[str, object]) -> No
             raise TypeError(f"{name}: not an option of method {method!r}, which has {', '.join(known) or 'none'}")
 
 
-def _check_init(init: str | Tensor, start: Tensor, end: Tensor, batch: torch.Size) -> Tensor | None:
-    """First guesses ``(B, n + 1, d)`` with exact ends, or None for the straight line."""
+def _check_init(
+    init: str | Tensor, latents: Tensor | None, start: Tensor, end: Tensor, batch: torch.Size
+) -> Tensor | None:
+    """First guesses ``(B, n + 1, d)`` with exact ends, or None where a word says how to begin."""
     if isinstance(init, str):
-        checks.one_of("init", init, ("line",))
+        checks.one_of("init", init, STARTS)
+        if init != "line" and latents is None:
+            raise ValueError(f"latents: got None, expected the points (n, d) that init={init!r} builds its graph on")
+        if init != "line":
+            checks.latent_points("latents", latents)
+            checks.same_kind("latents", latents, "start", start)
+            if latents.ndim != 2 or latents.shape[-1] != start.shape[-1]:
+                raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, {start.shape[-1]})")
         return None
     checks.latent_points("init", init, min_points=2)
     checks.same_kind("init", init, "start", start)

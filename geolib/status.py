@@ -10,9 +10,11 @@ class Status(IntEnum):
     SAME_POINT = 1
     MAX_STEPS = 2
     MAX_CONTROL_POINTS = 3
-    LINE_KEPT = 4
+    START_KEPT = 4
     SINGULAR = 5
     UNRESOLVED = 6
+    NOT_GEODESIC = 7
+    CONVERGED_FROM_LINE = 8
 
     @property
     def sentence(self) -> str:
@@ -25,8 +27,12 @@ _SENTENCES = {
     Status.SAME_POINT: "start and end are the same point, whose distance is zero",
     Status.MAX_STEPS: "the curve was still getting shorter at the last step; raise max_steps",
     Status.MAX_CONTROL_POINTS: "the curve was still getting shorter with its last knot; raise max_control_points",
-    Status.LINE_KEPT: "no curve shorter than the straight line was found, and the line is no geodesic; "
-    "raise n_segments or start from points of your own",
+    Status.START_KEPT: "no curve shorter than the straight line or the first guess was found, and that is no geodesic; "
+    "raise n_segments or start from other points",
     Status.SINGULAR: "the metric is zero along the whole straight line, so its length says nothing",
-    Status.UNRESOLVED: "the metric changes within less than a segment of the curve; raise n_segments and max_segments",
+    Status.UNRESOLVED: "the metric changes within less than a segment of the curve; raise n_segments",
+    Status.NOT_GEODESIC: "the curve stopped getting shorter before it satisfied the geodesic equation; raise "
+    "n_segments, or accept it where the generator has kinks (ReLU), at which the equation does not hold",
+    Status.CONVERGED_FROM_LINE: "the curve is as short as the tolerance asks, but began as the straight line, as the "
+    "graph does not connect start and end; give more latents",
 }

@@ -230,11 +230,13 @@ def seeded(build: Callable[[], nn.Module], seed: int, dtype: torch.dtype = torch
         return build().to(dtype).eval()
 
 
-def mlp(d: int = 2, D: int = 7, seed: int = 0, dtype: torch.dtype = torch.float64, *, gain: float = 1.5) -> nn.Module:
+def mlp(
+    d: int = 2, D: int = 7, seed: int = 0, dtype: torch.dtype = torch.float64, *, gain: float = 1.5, width: int = 16
+) -> nn.Module:
     """A smooth decoder, bent enough that straight lines are no geodesics."""
 
     def build() -> nn.Module:
-        net = nn.Sequential(nn.Linear(d, 16), nn.Tanh(), nn.Linear(16, 16), nn.SiLU(), nn.Linear(16, D))
+        net = nn.Sequential(nn.Linear(d, width), nn.Tanh(), nn.Linear(width, width), nn.SiLU(), nn.Linear(width, D))
         for layer in net[::2]:
             nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.in_features))
             nn.init.normal_(layer.bias, std=0.5)
@@ -244,10 +246,10 @@ def mlp(d: int = 2, D: int = 7, seed: int = 0, dtype: torch.dtype = torch.float6
 
 
 def deviation(
-    d: int = 2, D: int = 7, seed: int = 1, dtype: torch.dtype = torch.float64, *, gain: float = 1.5
+    d: int = 2, D: int = 7, seed: int = 1, dtype: torch.dtype = torch.float64, *, gain: float = 1.5, width: int = 16
 ) -> nn.Module:
     """A positive standard deviation."""
-    return nn.Sequential(mlp(d, D, seed, dtype, gain=gain), nn.Softplus()).eval()
+    return nn.Sequential(mlp(d, D, seed, dtype, gain=gain, width=width), nn.Softplus()).eval()
 
 
 def conv_decoder(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module:
@@ -271,14 +273,15 @@ def conv_decoder(seed: int = 0, dtype: torch.dtype = torch.float64) -> nn.Module
     return seeded(build, seed, dtype)
 
 
-def wall_metric() -> PullbackMetric:
+def wall_metric(width: float = 0.006) -> PullbackMetric:
     """The flat plane but for a ridge in sigma across x = 1/32, in the middle of one of 32 segments from x = -1 to 1 and
-    far thinner than they are. Those segments see nothing of it; over it goes 4 up and down; around it is cheap.
+    by default far thinner than they are: those segments see nothing of it. Over it goes 4 up and down; around it is
+    cheap.
     """
 
     def std(z: Tensor) -> Tensor:
         x, y = z.split(1, dim=-1)
-        height = 2 * torch.exp(-(((x - 1 / 32) / 0.006) ** 2) / 2 - (y / 0.3) ** 2 / 2)
+        height = 2 * torch.exp(-(((x - 1 / 32) / width) ** 2) / 2 - (y / 0.3) ** 2 / 2)
         return torch.cat([height, torch.zeros_like(height)], dim=-1)
 
     return PullbackMetric(lambda z: z * 1.0, std)

@@ -355,65 +355,6 @@ def test_lengths_record_a_graph_only_where_asked():
             assert curve_length(metric, points.clone().requires_grad_()).grad_fn is None
 
 
-# Residual
-
-
-@with_geodesics
-def test_residual_of_a_geodesic_falls_with_the_square_of_N(space, generator):
-    a, b = space.sample(6, generator, DTYPE)
-    residuals = torch.stack([geodesic_residual(space.metric, space.geodesic(a, b, even(n))) for n in N_SEGMENTS])
-    assert residuals[-1].max() < 1e-2
-    for i in range(residuals.shape[1]):
-        if residuals[0, i] > 1e-7:  # else straight, and only rounding is left
-            assert order(residuals[:, i]) == pytest.approx(2, abs=0.2)
-
-
-@pytest.mark.parametrize("colatitude", [0.3, 1.0, 1.5, 2.5])
-@pytest.mark.parametrize("immersed", [True, False])
-def test_residual_of_a_circle_of_latitude_is_its_curvature_times_its_length(colatitude, immersed):
-    t = even(200)
-    points = torch.stack([torch.full_like(t, colatitude), 1.7 * t], dim=-1)
-    expected = abs(1 / math.tan(colatitude)) * 1.7 * math.sin(colatitude)
-    residual = geodesic_residual(sphere().metric if immersed else sphere().tensor, points)
-    assert float(residual) == pytest.approx(expected, rel=1e-3)
-
-
-def test_residual_of_a_horocycle_is_its_length():
-    # a horizontal line of the half-plane has curvature one
-    points = torch.stack([3 * even(100), torch.full((101,), 2.0, dtype=DTYPE)], dim=-1)
-    assert float(geodesic_residual(half_plane().metric, points)) == pytest.approx(1.5, rel=1e-3)
-
-
-@pytest.mark.parametrize("angle", [0.5, 2.0])
-def test_residual_of_an_arc_in_the_plane_is_the_angle_it_turns(angle):
-    t = angle * even(200)
-    points = torch.stack([t.cos(), t.sin()], dim=-1)
-    for scale in (1e-3, 1.0, 50.0):  # it has no unit
-        assert float(geodesic_residual(flat_plane().metric, scale * points)) == pytest.approx(angle, rel=1e-2)
-
-
-def test_residual_where_nothing_changes():
-    still = torch.zeros(3, 9, 2, dtype=DTYPE)
-    assert torch.equal(geodesic_residual(sphere().tensor, still + 1), torch.zeros(3, dtype=DTYPE))
-    # a dead direction carries no acceleration
-    flat_in_x = PullbackMetric(lambda z: torch.cat([z[:, 1:], 2 * z[:, 1:]], dim=-1))
-    t = even(20)
-    dead = torch.stack([torch.stack([(5 * t).sin(), t], dim=-1), torch.stack([t, 0 * t], dim=-1)])
-    torch.testing.assert_close(geodesic_residual(flat_in_x, dead), torch.zeros(2, dtype=DTYPE), rtol=0, atol=1e-9)
-    # nor does one that is dead up to rounding only, across the coordinates
-    across = PullbackMetric(lambda z: (z @ z.new_tensor([[0.6], [0.7]])) * z.new_tensor([1.0, 0.3]))
-    residual = geodesic_residual(across, torch.stack([t + (5 * t).sin() / 0.6, -(5 * t).sin() / 0.7], dim=-1))
-    torch.testing.assert_close(residual, torch.zeros_like(residual), rtol=0, atol=1e-9)
-
-
-def test_residual_is_finite_in_float32(generator):
-    a, b = sphere().sample(10, generator, torch.float32)
-    points = sphere().geodesic(a.double(), b.double(), even(32)).float()
-    residual = geodesic_residual(sphere().metric, points)
-    assert residual.dtype == torch.float32
-    assert (residual < 1e-2).all()
-
-
 # Bad input
 
 
@@ -426,8 +367,6 @@ def test_bad_points():
             measure(metric, torch.tensor([[0.0, 0], [1, torch.nan]]))
         with pytest.raises(TypeError, match="points: got list"):
             measure(metric, [[0.0], [1.0]])
-    with pytest.raises(ValueError, match="n >= 3"):
-        geodesic_residual(metric, torch.zeros(2, 2))
 
 
 def test_a_metric_that_is_not_finite_on_the_curve_says_where():

@@ -9,7 +9,7 @@ from problems import WALL, deviation, half_plane, linear_decoder, linear_map, ml
 
 from geolib import CubicBSpline, PullbackMetric, curve_length
 from geolib.curves import segment_lengths
-from geolib.measure import even_parameters, latent_parameters, length_on, measure
+from geolib.measure import even_parameters, latent_parameters, measure
 
 pytestmark = pytest.mark.smoke
 
@@ -76,26 +76,18 @@ def test_latent_parameters_are_even_in_the_latent_space(generator):
 
 
 @every_metric
-def test_length_on_is_the_sum_over_its_own_segments(metric, generator):
-    curve = curves(generator)
-    length, segments, t = length_on(metric, curve, 20)
-    assert segments.shape == (5, 20)
-    assert t.shape == (5, 21)
-    torch.testing.assert_close(segments, segment_lengths(metric, curve.each(t)))
-    torch.testing.assert_close(length, segments.sum(-1))
-
-
-@every_metric
 @pytest.mark.parametrize("rtol", [1e-2, 1e-4, 1e-6])
 def test_length_is_measured_to_the_tolerance(metric, rtol, generator):
     curve = curves(generator)
-    length, t, _ = measure(metric, curve, 8, rtol)
+    measured = measure(metric, curve, 8, rtol)
     exact = curve_length(metric, curve(even(16_384)))
-    torch.testing.assert_close(length, exact, rtol=rtol, atol=0)
+    torch.testing.assert_close(measured.length, exact, rtol=rtol, atol=0)
     # and the points are equally far apart, as seen on a fine subdivision of every piece
-    fine = torch.lerp(t[:, :-1, None], t[:, 1:, None], even(256)[:-1]).flatten(1)
-    pieces = segment_lengths(metric, curve.each(torch.cat([fine, t[:, -1:]], dim=-1))).reshape(5, 8, 256).sum(-1)
-    torch.testing.assert_close(pieces, pieces.mean(-1, keepdim=True).expand(5, 8), rtol=0.03, atol=0)
+    fine = torch.lerp(measured.t[:, :-1, None], measured.t[:, 1:, None], even(256)[:-1]).flatten(1)
+    pieces = (
+        segment_lengths(metric, curve.each(torch.cat([fine, measured.t[:, -1:]], dim=-1))).reshape(5, 8, 256).sum(-1)
+    )
+    torch.testing.assert_close(pieces, pieces.mean(-1, keepdim=True).expand(5, 8), rtol=max(0.03, 10 * rtol), atol=0)
 
 
 @pytest.mark.parametrize("n_segments", [4, 32])
@@ -104,36 +96,36 @@ def test_known_lengths(n_segments):
         torch.tensor([[0.0, 1.0], [0.0, 2.0]], dtype=DTYPE),
         torch.tensor([[0.0, 3.0], [4.0, 2.0]], dtype=DTYPE),
     )
-    length, t, _ = measure(half_plane().metric, CubicBSpline.line(start, end), n_segments, 1e-6)
-    torch.testing.assert_close(length, torch.tensor([math.log(3), 2.0], dtype=DTYPE), rtol=1e-6, atol=0)
+    measured = measure(half_plane().metric, CubicBSpline.line(start, end), n_segments, 1e-6)
+    torch.testing.assert_close(measured.length, torch.tensor([math.log(3), 2.0], dtype=DTYPE), rtol=1e-6, atol=0)
     # up a vertical line equal steps in length are equal factors of y
-    torch.testing.assert_close(1 + 2 * t[0], 3 ** even(n_segments), rtol=1e-3, atol=0)
-    torch.testing.assert_close(t[1], even(n_segments), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(1 + 2 * measured.t[0], 3 ** even(n_segments), rtol=1e-3, atol=0)
+    torch.testing.assert_close(measured.t[1], even(n_segments), rtol=1e-9, atol=1e-9)
 
 
 def test_flat_lengths_are_exact(generator):
     space = linear_decoder("", linear_map(3, 5, 50))
     start, end = space.sample(6, generator, DTYPE)
-    length, t, _ = measure(space.metric, CubicBSpline.line(start, end), 7, 1e-4)
-    torch.testing.assert_close(length, space.distance(start, end), rtol=1e-12, atol=0)
-    torch.testing.assert_close(t, even(7).expand(6, 8), rtol=1e-10, atol=1e-12)
+    measured = measure(space.metric, CubicBSpline.line(start, end), 7, 1e-4)
+    torch.testing.assert_close(measured.length, space.distance(start, end), rtol=1e-12, atol=0)
+    torch.testing.assert_close(measured.t, even(7).expand(6, 8), rtol=1e-10, atol=1e-12)
 
 
 def test_a_curve_without_length():
     P = torch.ones(2, 4, 2, dtype=DTYPE)
-    length, t, _ = measure(sphere().tensor, CubicBSpline(P), 8, 1e-4)
-    assert torch.equal(length, torch.zeros(2, dtype=DTYPE))
-    torch.testing.assert_close(t, even(8).expand(2, 9))
+    measured = measure(sphere().tensor, CubicBSpline(P), 8, 1e-4)
+    assert torch.equal(measured.length, torch.zeros(2, dtype=DTYPE))
+    torch.testing.assert_close(measured.t, even(8).expand(2, 9))
 
 
 @every_metric
 def test_a_batch_is_a_stack(metric, generator):
     curve = curves(generator)
-    length, t, _ = measure(metric, curve, 8, 1e-4)
+    measured = measure(metric, curve, 8, 1e-4)
     for i in range(5):
-        one, own, _ = measure(metric, CubicBSpline(curve.control_points[i : i + 1], curve.knots), 8, 1e-4)
-        torch.testing.assert_close(one[0], length[i], rtol=1e-10, atol=0)
-        torch.testing.assert_close(own[0], t[i], rtol=1e-8, atol=1e-8)
+        one = measure(metric, CubicBSpline(curve.control_points[i : i + 1], curve.knots), 8, 1e-4)
+        torch.testing.assert_close(one.length[0], measured.length[i], rtol=1e-10, atol=0)
+        torch.testing.assert_close(one.t[0], measured.t[i], rtol=1e-8, atol=1e-8)
 
 
 def test_a_ridge_that_the_segments_step_over_is_measured():
@@ -141,7 +133,7 @@ def test_a_ridge_that_the_segments_step_over_is_measured():
     coarse = curve_length(wall_metric(), curve(even(32)))
     torch.testing.assert_close(coarse[0], torch.tensor(2.0, dtype=DTYPE), rtol=1e-2, atol=0)  # it does step over it
     exact = curve_length(wall_metric(), curve(even(100_000)))
-    torch.testing.assert_close(measure(wall_metric(), curve, 32, 1e-4)[0], exact, rtol=2e-2, atol=0)
+    torch.testing.assert_close(measure(wall_metric(), curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)
 
 
 def test_a_curve_cannot_hide_by_hurrying():
@@ -149,4 +141,4 @@ def test_a_curve_cannot_hide_by_hurrying():
     P = torch.tensor([-1.0] * 8 + [1.0] * 8, dtype=DTYPE)
     curve = CubicBSpline(torch.stack([P, 0 * P], dim=-1)[None])
     exact = curve_length(wall_metric(), curve(even(200_000)))
-    torch.testing.assert_close(measure(wall_metric(), curve, 32, 1e-4)[0], exact, rtol=2e-2, atol=0)
+    torch.testing.assert_close(measure(wall_metric(), curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)

@@ -22,7 +22,8 @@ class Problem:
     n_segments: int
     rtol: float
     """relative change of a curve's length below which it is done"""
-    max_steps: int
+    max_steps: Tensor
+    """(B,)"""
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,5 @@ class Solution:
     """(B,), codes of ``Status``"""
     n_steps: Tensor
     """(B,)"""
+    seen: Tensor
+    """(B,), the length as the solver's own points see it"""

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import Metric, curve_length, energy_and_gradient, metric_tensor
-from geolib.measure import length_on
 from geolib.solvers.descent import minimise
 from geolib.solvers.problem import Problem, Solution
 from geolib.spline import CubicBSpline, basis
@@ -13,58 +12,28 @@ from geolib.status import Status
 
 _METRIC_SAMPLES = 8  # points of a curve whose mean metric scales the descent
 _MIN_INTERVALS = 8  # a coarser curve may see no way to bend, and is never called converged
-_RESOLVED = 0.01  # relative difference of lengths on coarse and fine segments
 
 
-def solve(problem: Problem, *, max_control_points: int = 67, max_segments: int | None = None) -> Solution:
+def solve(problem: Problem, *, max_control_points: int = 67) -> Solution:
     r"""Minimise :math:`\int |\gamma'|_M^2 dt` over the control points of B-splines with fixed ends.
 
     Starts with two free control points. When a curve's energy has stopped falling, a knot goes into the middle of
     each of the largest intervals (the paper's rule, repeated until the knots are even again, which treats a curve and
-    its reverse alike). A curve is done when that shortened it by less than ``rtol``. Curves are then measured on finer
-    segments; where these disagree with the quadrature by more than 1 %, the integrand has features between the
-    quadrature's points, and the curve starts anew with twice as many.
+    its reverse alike). A curve is done when that shortened it by less than ``rtol``.
 
     Args:
-        problem: end points, initial curves and tolerances.
+        problem: end points, initial curves and tolerances. The quadrature has ``n_segments`` or, where that is more,
+            two an interval.
         max_control_points: at most so many control points a curve; 4, 5, 7, 11, 19, 35 ... are reached.
-        max_segments: at most so many segments in the quadrature, which begins with ``n_segments`` or, where that is
-            more, two an interval; by default eight times ``n_segments``.
 
     Source:
         Michelis & Becker 2021, Sec. 2.1 and App. A. Two deviations: the paper adds one knot at a time, and descends
         along the plain gradient; here descent is by L-BFGS, preconditioned by the spline's stiffness matrix.
     """
     checks.integer("max_control_points", max_control_points, at_least=4)
-    if max_segments is None:
-        max_segments = 8 * problem.n_segments
-    checks.integer("max_segments", max_segments, at_least=problem.n_segments)
-    metric = problem.metric
-    begin = _initial_curve(problem, max_control_points)
-    index = torch.arange(len(problem.start), device=problem.start.device)
-    curve, status, n_steps = begin, torch.zeros_like(index), torch.zeros_like(index)
-    n_segments = problem.n_segments
-    while len(index):
-        batch = _Batch(problem, begin[index], n_segments, max_control_points, problem.max_steps - n_steps[index])
-        batch.descend_and_refine()
-        curve = _merged(curve, index, batch.curve)
-        status[index] = batch.status
-        n_steps[index] += batch.n_steps
-        coarse = batch.lengths(torch.arange(len(index), device=index.device))
-        fine, *_ = length_on(metric, batch.curve, 4 * n_segments)
-        unresolved = (fine - coarse).abs() > _RESOLVED * fine
-        index, n_segments = index[unresolved], 2 * n_segments
-        if n_segments > max_segments:
-            break
-    status[index] = Status.UNRESOLVED
-    if problem.init is not None:
-        # a guess of the caller's that is shorter than what came of it is the better curve
-        begin = _refined(begin, _n_intervals(curve))
-        guess, found = (length_on(metric, each, 2 * n_segments)[0] for each in (begin, curve))
-        shorter = (guess < found).nonzero()[:, 0]
-        curve = _merged(curve, shorter, begin[shorter])
-        status[shorter[status[shorter] == Status.CONVERGED]] = Status.UNRESOLVED
-    return Solution(curve, status, n_steps)
+    batch = _Batch(problem, _initial_curve(problem, max_control_points), max_control_points)
+    batch.descend_and_refine()
+    return Solution(batch.curve, batch.status, batch.n_steps, batch.lengths(torch.arange(len(batch.status))))
 
 
 def _initial_curve(problem: Problem, max_control_points: int) -> CubicBSpline:
@@ -100,18 +69,15 @@ def _merged(curve: CubicBSpline, index: Tensor, part: CubicBSpline) -> CubicBSpl
 class _Batch:
     """Curves that are descended and refined together, on one quadrature, and how each fares."""
 
-    def __init__(
-        self, problem: Problem, curve: CubicBSpline, n_segments: int, max_control_points: int, max_steps: Tensor
-    ):
-        self.problem, self.curve = problem, curve
-        self.n_segments, self.max_control_points, self.max_steps = n_segments, max_control_points, max_steps
-        self.n_steps = torch.zeros_like(max_steps)
-        self.status = torch.full_like(max_steps, Status.MAX_STEPS)
+    def __init__(self, problem: Problem, curve: CubicBSpline, max_control_points: int):
+        self.problem, self.curve, self.max_control_points = problem, curve, max_control_points
+        self.n_steps = torch.zeros_like(problem.max_steps)
+        self.status = torch.full_like(problem.max_steps, Status.MAX_STEPS)
 
     @property
     def t(self) -> Tensor:
         """The quadrature's parameters; never fewer than two segments an interval."""
-        n_segments = max(self.n_segments, 2 * _n_intervals(self.curve))
+        n_segments = max(self.problem.n_segments, 2 * _n_intervals(self.curve))
         return torch.linspace(0, 1, n_segments + 1, dtype=self.curve.knots.dtype, device=self.curve.knots.device)
 
     def lengths(self, index: Tensor) -> Tensor:
@@ -165,7 +131,7 @@ class _Batch:
             P[:, 1:-1].reshape(n_curves, -1),
             precondition=precondition,
             tolerance=self.problem.rtol / 16,
-            max_steps=self.max_steps[active] - self.n_steps[active],
+            max_steps=self.problem.max_steps[active] - self.n_steps[active],
         )
         self.n_steps[active] += found.n_steps
         free = found.unknowns.reshape(n_curves, n_control - 2, d)

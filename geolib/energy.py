@@ -1,0 +1,314 @@
+"""The path energy of discrete curves to second order: what a Newton step and the geodesic equation need."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from geolib.curves import Metric, has_immersion, points_at_once
+from geolib.metric import PullbackMetric
+
+
+@dataclass
+class Expansion:
+    """Half the sum of squared segments around a batch of curves. Its Hessian is ``stiff + bend + sites``.
+
+    ``stiff`` is positive semidefinite, needs no second derivative, and measures how fast a field along the curve
+    changes; ``bend`` is what else first derivatives of a metric tell; the rest, one symmetric ``d x d`` block a *site*
+    (``spread`` puts them in place), holds second derivatives and is left to the caller, who can learn it from
+    ``change``.
+    """
+
+    squares: Tensor
+    """(B, N), squared segments"""
+    gradient: Tensor
+    """(B, N - 1, d), in the inner points"""
+    stiff: tuple[Tensor, Tensor]
+    """diagonal blocks (B, N - 1, d, d) and those to their right (B, N - 2, d, d)"""
+    bend: tuple[Tensor, Tensor] | None
+    """the same, or None where it is zero"""
+    metric: Tensor
+    """(B, N - 1, d, d), at the inner points"""
+    site_metric: Tensor
+    """(B, S, d, d), the metric at the sites"""
+    memory: tuple[tuple[Tensor, ...], ...]
+    """first derivatives at the sites, (b, ...) each, one tuple for each part of the batch that was evaluated at once"""
+    change: Tensor | None
+    """(B, S, d): the sites' blocks times the step that led here, where the derivatives before it were given"""
+
+    @property
+    def total(self) -> Tensor:
+        """(B,), the sum of the squared segments: the path energy over N."""
+        return self.squares.sum(-1)
+
+    @property
+    def scale(self) -> Tensor:
+        """(B,), the mean of the stiff part's diagonal."""
+        return self.stiff[0].diagonal(dim1=-2, dim2=-1).mean((-2, -1))
+
+    @property
+    def finite(self) -> Tensor:
+        """(B,), whether energy, gradient and metric are finite."""
+        parts = (self.squares, self.gradient, self.stiff[0])
+        return torch.stack([torch.isfinite(x.flatten(1).sum(-1)) for x in parts]).all(0)
+
+    def held(self) -> "Expansion":
+        """The same with its memory in one part, so that it can be looked up and replaced."""
+        return replace(self, memory=(tuple(torch.cat(group) for group in zip(*self.memory, strict=True)),))
+
+    def __getitem__(self, rows: Tensor) -> "Expansion":
+        """Those of the curves ``rows``, of an expansion that is ``held``."""
+        return self._map(lambda x: x[rows])
+
+    def put(self, rows: Tensor, other: "Expansion", chosen: Tensor) -> None:
+        """Replace the expansions of ``rows`` by those of ``other`` that are ``chosen``; this one must be ``held``."""
+        for name in ("squares", "gradient", "stiff", "bend", "metric", "site_metric"):
+            for mine, new in zip(_tensors(getattr(self, name)), _tensors(getattr(other, name)), strict=True):
+                mine[rows] = new[chosen]
+        places = torch.full(chosen.shape, -1, device=rows.device)
+        places[chosen] = rows
+        for part in other.memory:  # never joined, as copying it costs as much as all else but the derivatives
+            here, places = places.split([len(part[0]), len(places) - len(part[0])])
+            for mine, new in zip(self.memory[0], part, strict=True):
+                mine[here[here >= 0]] = new[here >= 0]
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Expansion":
+        def apply(value):
+            if isinstance(value, tuple):
+                return tuple(apply(x) for x in value)
+            return None if value is None else function(value)
+
+        return Expansion(**{f.name: apply(getattr(self, f.name)) for f in fields(self)})
+
+
+class ImmersionEnergy:
+    r"""Squared chords of an immersion: :math:`\tfrac12 \sum_i |f(z_{i+1}) - f(z_i)|^2`. The sites are the inner points.
+
+    With the tangents J and the second difference :math:`a_i = f_{i+1} - 2 f_i + f_{i-1}`, the gradient is
+    :math:`-J_i^T a_i`, the stiff part has blocks :math:`2 J_i^T J_i` and :math:`-J_i^T J_{i+1}`, and the sites' blocks
+    are :math:`-\langle a_i, f''_i \rangle`.
+    """
+
+    def __init__(self, metric: PullbackMetric, start: Tensor, end: Tensor):
+        self.metric = metric
+        self.ends = metric.immersion(torch.stack([start, end], dim=1))
+
+    @torch.no_grad()
+    def expand(
+        self,
+        points: Tensor,
+        index: Tensor,
+        *,
+        before: tuple[Tensor, ...] = (),
+        rows: Tensor | None = None,
+        keep: bool = True,
+    ) -> Expansion:
+        """Around ``points (b, N + 1, d)`` of the curves ``index (b,)``. Values may be not finite.
+
+        Args:
+            points: with the ends of those curves.
+            index: which of the curves these are.
+            before: the memory of the expansion one step before these points.
+            rows: where in that memory these curves are, ``(b,)``.
+            keep: whether to return a memory.
+        """
+        parts = [
+            self._expand(points[part], self.ends[index[part]], tuple(x[rows[part]] for x in before), keep)
+            for part in _parts(self.metric, points)
+        ]
+        return _joined(parts)
+
+    def _expand(self, points: Tensor, ends: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
+        b, n_points, d = points.shape
+        n_inner = n_points - 2
+        squares = points.new_zeros(b, n_points - 1)
+        gradient = points.new_zeros(b, n_inner, d)
+        diagonal = points.new_zeros(b, n_inner, d, d)
+        right = points.new_zeros(b, n_inner - 1, d, d)
+        change = torch.zeros_like(gradient) if before else None
+        memory = []
+        column = 0
+        # one map after the other, as the mean and the deviation side by side would only be copied
+        for k, (x, tangents) in enumerate(self.metric.tangents(points[:, 1:-1].reshape(-1, d))):
+            f = torch.empty(b, n_points, x.shape[-1], dtype=x.dtype, device=x.device)
+            f[:, 1:-1] = x.reshape(b, n_inner, -1)
+            f[:, 0], f[:, -1] = ends[:, :, column : column + x.shape[-1]].unbind(1)
+            column += x.shape[-1]
+            chords = f.diff(dim=1)
+            squares += torch.linalg.vecdot(chords, chords)
+            a = chords.diff(dim=1).unsqueeze(-2)
+            rows = tangents.permute(1, 0, 2)  # (b (N - 1), d, D)
+            J = rows.reshape(b, n_inner, d, -1)
+            slope = torch.linalg.vecdot(J, a)
+            gradient -= slope
+            diagonal += (rows @ rows.mT).reshape(b, n_inner, d, d)
+            # also between the last point of a curve and the first of the next, which is cut off: slices would be copied
+            beside = right.new_zeros(b * n_inner, d, d)
+            torch.matmul(rows[:-1], rows[1:].mT, out=beside[:-1])
+            right -= beside.reshape(b, n_inner, d, d)[:, :-1]
+            if before:
+                # the sites' blocks at the new second differences, along the step (Dennis, Gay & Welsch 1981)
+                change -= slope - torch.linalg.vecdot(before[k], a)
+            if keep:
+                memory.append(J)
+        return Expansion(
+            squares, gradient, (2 * diagonal, right), None, diagonal, diagonal, (tuple(memory),) if keep else (), change
+        )
+
+    @staticmethod
+    def at_sites(step: Tensor) -> Tensor:
+        """The sites' steps ``(b, S, d)``, from those of the inner points ``(b, N - 1, d)``."""
+        return step
+
+    @staticmethod
+    def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
+        """Diagonal blocks and those to their right of the Hessian whose sites' blocks are ``(b, S, d, d)``."""
+        return sites, torch.zeros_like(sites[:, 1:])
+
+    @staticmethod
+    def refined(sites: Tensor) -> Tensor:
+        """The sites' blocks ``(b, S, d, d)`` on twice as many segments, of half the length."""
+        fine = sites.new_zeros(len(sites), 2 * sites.shape[1] + 1, *sites.shape[2:])
+        padded = torch.cat([sites[:, :1], sites, sites[:, -1:]], dim=1)
+        fine[:, 1::2] = sites
+        fine[:, ::2] = (padded[:, :-1] + padded[:, 1:]) / 2
+        return fine / 4
+
+
+class TensorEnergy:
+    r"""Squared segments :math:`\tfrac12 \sum_i \Delta_i^T M(m_i) \Delta_i` of a metric that comes without an immersion.
+
+    The sites are the segments' middles m. The stiff part is that of covariant derivatives; ``bend`` is what is missing
+    from the terms in M and :math:`\partial_k M \Delta`; the sites' blocks are
+    :math:`\tfrac12 \Delta^T \partial_k \partial_l M \Delta`.
+    """
+
+    def __init__(self, metric: Metric):
+        self.metric = metric
+
+    @torch.no_grad()
+    def expand(
+        self,
+        points: Tensor,
+        index: Tensor,
+        *,
+        before: tuple[Tensor, ...] = (),
+        rows: Tensor | None = None,
+        keep: bool = True,
+    ) -> Expansion:
+        """As ``ImmersionEnergy.expand``; the index is not needed."""
+        return _joined(
+            [
+                self._expand(points[part], tuple(x[rows[part]] for x in before), keep)
+                for part in _parts(self.metric, points)
+            ]
+        )
+
+    def _expand(self, points: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
+        b, _, d = points.shape
+        D = points.diff(dim=1)
+        M, B = self._derivatives((points[:, :-1] + D / 2).reshape(-1, d), D.reshape(-1, d))
+        M, B = M.reshape(b, -1, d, d).contiguous(), B.reshape(b, -1, d, d)
+        MD = (M @ D.unsqueeze(-1)).squeeze(-1)
+        slope = (B @ D.unsqueeze(-1)).squeeze(-1)
+        change = None
+        if before:
+            # what the slope before this step would be at the new Delta, to first order in the step
+            old_D, old_B, old_slope = before
+            change = (slope - old_slope) / 2 - (old_B @ (D - old_D).unsqueeze(-1)).squeeze(-1)
+        # D_t delta over a segment is its difference plus what the coordinates turn, R delta_{i+1} - L delta_i
+        turn = torch.linalg.solve(_regular(M), _along(M) + B.mT - B) / 4
+        eye = torch.eye(d, dtype=M.dtype, device=M.device)
+        L, R = eye - turn, eye + turn
+        stiff = ((R.mT @ M @ R)[:, :-1] + (L.mT @ M @ L)[:, 1:], -(L.mT @ M @ R)[:, 1:-1])
+        symmetric, skew = (B + B.mT) / 2, (B - B.mT) / 2
+        known = (M[:, :-1] + M[:, 1:] + symmetric[:, :-1] - symmetric[:, 1:], skew[:, 1:-1] - M[:, 1:-1])
+        quarter = slope / 4  # half the derivative in m, and half of that goes to either end
+        return Expansion(
+            squares=(D * MD).sum(-1),
+            gradient=(quarter + MD)[:, :-1] + (quarter - MD)[:, 1:],
+            stiff=stiff,
+            bend=(known[0] - stiff[0], known[1] - stiff[1]),
+            metric=(M[:, :-1] + M[:, 1:]) / 2,
+            site_metric=M,
+            memory=((D, B, slope),) if keep else (),
+            change=change,
+        )
+
+    def _derivatives(self, z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+        r"""M ``(n, d, d)``, and :math:`B_{kj} = \partial_k (M \Delta)_j` ``(n, d, d)`` for Delta ``(n, d)``.
+
+        In reverse mode: not every operation in a metric's forward derivatives has a forward derivative itself.
+        """
+        function = self.metric.unchecked if isinstance(self.metric, PullbackMetric) else self.metric
+        with torch.enable_grad():
+            z = z.detach().requires_grad_()
+            M = function(z)
+            rows = (M @ step.unsqueeze(-1)).squeeze(-1).sum(0)
+            # a metric that does not depend on z is flat
+            slopes = [
+                torch.autograd.grad(row, z, retain_graph=True, allow_unused=True)[0] if M.requires_grad else None
+                for row in rows
+            ]
+        B = torch.stack([torch.zeros_like(z) if slope is None else slope for slope in slopes], dim=-1)
+        return M.detach(), B.detach()
+
+    @staticmethod
+    def at_sites(step: Tensor) -> Tensor:
+        """As ``ImmersionEnergy.at_sites``."""
+        still = torch.zeros_like(step[:, :1])
+        return (torch.cat([still, step], dim=1) + torch.cat([step, still], dim=1)) / 2
+
+    @staticmethod
+    def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``ImmersionEnergy.spread``."""
+        return (sites[:, :-1] + sites[:, 1:]) / 4, sites[:, 1:-1] / 4
+
+    @staticmethod
+    def refined(sites: Tensor) -> Tensor:
+        """As ``ImmersionEnergy.refined``."""
+        return sites.repeat_interleave(2, dim=1) / 4
+
+
+def _along(M: Tensor) -> Tensor:
+    """How much the metric of segments ``(b, N, d, d)`` changes over each of them, by central differences."""
+    padded = torch.cat([2 * M[:, :1] - M[:, 1:2], M, 2 * M[:, -1:] - M[:, -2:-1]], dim=1)
+    return (padded[:, 2:] - padded[:, :-2]) / 2
+
+
+def _regular(M: Tensor) -> Tensor:
+    """M kept away from singular, by rounding."""
+    level = 10 * torch.finfo(M.dtype).eps * M.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(M.dtype).tiny)
+    return M + level[..., None, None] * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
+
+
+PathEnergy = ImmersionEnergy | TensorEnergy
+
+
+def path_energy(metric: Metric, start: Tensor, end: Tensor) -> PathEnergy:
+    """The energy of curves from ``start`` to ``end`` ``(B, d)``: by chords where there is an immersion."""
+    return ImmersionEnergy(metric, start, end) if has_immersion(metric) else TensorEnergy(metric)
+
+
+def _parts(metric: Metric, points: Tensor) -> Iterator[slice]:
+    """Slices over curves ``(b, N + 1, d)`` that fit a chunk."""
+    size = max(1, points_at_once(metric, points) // (points.shape[1] - 1))
+    for first in range(0, len(points), size):
+        yield slice(first, first + size)
+
+
+def _tensors(value: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+    return () if value is None else (value,) if isinstance(value, Tensor) else value
+
+
+def _joined(parts: list[Expansion]) -> Expansion:
+    """One expansion of all the curves."""
+    if len(parts) == 1:
+        return parts[0]
+    values = {"memory": sum((part.memory for part in parts), ())}
+    for name in ("squares", "gradient", "stiff", "bend", "metric", "site_metric", "change"):
+        first = getattr(parts[0], name)
+        joined = tuple(torch.cat(group) for group in zip(*(_tensors(getattr(p, name)) for p in parts), strict=True))
+        values[name] = joined[0] if isinstance(first, Tensor) else None if first is None else joined
+    return Expansion(**values)

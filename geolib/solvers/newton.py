@@ -1,0 +1,269 @@
+"""Newton's method on discrete curves: from coarse to fine, with second derivatives learnt on the way."""
+
+import torch
+from torch import Tensor
+
+from geolib import checks, tridiagonal
+from geolib.energy import PathEnergy, path_energy
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline
+from geolib.status import Status
+
+_COARSEST = 8  # segments; fewer may see no way to bend
+_FINER = 8  # the finest curve has so many times n_segments
+# Times rtol. A curve is settled when its next step will gain less: that step is taken, and with second derivatives
+# known leaves a small part of it. On the coarsest curve more is wasted, on what doubling it changes.
+_LAST_TOLERANCE, _FIRST_TOLERANCE = 2, 30
+_UNTRIED = 1e-3  # share of the tolerance, for curves of which nothing is learnt yet
+_COARSE_STEPS = 5  # a curve that has not settled by then goes on where it has more room
+_FALL = 32  # of the gain from one doubling to the next: 16 in the limit (fourth order), 40 as seen on decoders
+_LEAST_DAMPING = 0.5
+_ATTEMPTS = 3  # at a positive definite matrix with all that is known
+_LATENT = 1e-1  # weight of the latent space's own stiffness in damping, where the metric is singular or nearly so
+_STUCK = 1e6  # damping at which a curve does not move any more
+_GOOD, _POOR = 0.75, 0.25  # shares of the predicted gain that a step may bring to be followed by bolder or shorter ones
+
+
+def solve(problem: Problem) -> Solution:
+    r"""Minimise the discrete energy :math:`\sum_i |f(z_{i+1}) - f(z_i)|^2` over points of curves with fixed ends.
+
+    Each step solves one block-tridiagonal system a curve. Its matrix is the Gauss-Newton part and, point by point, a
+    secant approximation of the second derivatives, learnt from how the first ones change. Where it is not positive
+    definite, or where a step does not lower the energy, the Gauss-Newton part is given more weight: a trust region in
+    the energy's own norm, whose size does not depend on the number of points. Curves begin with 8 segments (a guess
+    with as many as it has) and are doubled along their spline, to ``n_segments / 2`` and on until another doubling is
+    expected to gain less than ``rtol``.
+
+    Source:
+        Structured secants: Dennis, Gay & Welsch 1981. Without an immersion the Gauss-Newton system is that of GEORCE
+        (Rygaard & Hauberg 2025).
+    """
+    enough = _COARSEST
+    while enough < problem.n_segments / 2:
+        enough *= 2
+    n_curves = len(problem.start)
+    curves = _Curves(
+        path_energy(problem.metric, problem.start, problem.end),
+        index=torch.arange(n_curves, device=problem.start.device),
+        points=_initial_points(problem, enough),
+        steps_left=problem.max_steps.clone(),
+    )
+    if not bool(curves.finite.all()):
+        checks.finite("metric along the initial curve", curves.expansion.gradient)
+    done: list[tuple[Tensor, Tensor]] = []  # rows and points of finished curves
+    status = torch.full_like(problem.max_steps, Status.UNRESOLVED)
+    seen = problem.start.new_zeros(n_curves)
+    n_steps = torch.zeros_like(problem.max_steps)
+    doubled = False
+    while True:
+        coarse = curves.n_segments < enough
+        next_gain, settled = curves.descend(
+            problem.rtol, doubled=doubled, max_steps=_COARSE_STEPS if curves.n_segments < problem.n_segments else None
+        )
+        rows = curves.index
+        n_steps[rows] = problem.max_steps[rows] - curves.steps_left
+        seen[rows] = curves.expansion.squares.clamp_min(0).sqrt().sum(-1)
+        resolved = settled & (next_gain <= problem.rtol) & (not coarse)
+        spent = ~settled & (curves.steps_left == 0)
+        status[rows[resolved]] = Status.CONVERGED
+        status[rows[spent]] = Status.MAX_STEPS
+        going_on = ~(resolved | spent) & (curves.n_segments < _FINER * enough)
+        done.append((rows[~going_on], curves.points[~going_on]))
+        if not bool(going_on.any()):
+            break
+        finer = curves.refined(going_on)
+        doubled = True
+        # a spline through points where the metric is finite may leave the region where it is
+        outside = ~finer.finite
+        if bool(outside.any()):
+            done.append((finer.index[outside], curves.points[going_on][outside]))
+            finer = finer.subset(~outside)
+        curves = finer
+    n_segments = max(points.shape[1] - 1 for _, points in done)
+    points = problem.start.new_empty(n_curves, n_segments + 1, problem.start.shape[-1])
+    for rows, part in done:
+        points[rows] = _on(part, n_segments)
+    return Solution(CubicBSpline.fit(points), status, n_steps, seen)
+
+
+def _initial_points(problem: Problem, enough: int) -> Tensor:
+    n_segments = _COARSEST
+    if problem.init is None:
+        t = torch.linspace(0, 1, n_segments + 1).to(problem.start).unsqueeze(-1)
+        points = torch.lerp(problem.start.unsqueeze(1), problem.end.unsqueeze(1), t)
+    else:
+        while n_segments < min(2 * enough, problem.init.shape[1] - 1):
+            n_segments *= 2
+        points = _on(problem.init, n_segments)
+    points[:, 0], points[:, -1] = problem.start, problem.end
+    return points
+
+
+def _on(points: Tensor, n_segments: int) -> Tensor:
+    """Points ``(b, n_segments + 1, d)`` of the splines through ``points (b, N + 1, d)``."""
+    if points.shape[1] == n_segments + 1:
+        return points.clone()
+    t = torch.linspace(0, 1, n_segments + 1, dtype=points.dtype, device=points.device)
+    out = CubicBSpline.fit(points)(t)
+    out[:, 0], out[:, -1] = points[:, 0], points[:, -1]
+    return out
+
+
+class _Curves:
+    """Curves of one number of segments, their energies to second order, and what was learnt about each."""
+
+    def __init__(
+        self,
+        energy: PathEnergy,
+        index: Tensor,
+        points: Tensor,
+        steps_left: Tensor,
+        sites: Tensor | None = None,
+        damping: Tensor | None = None,
+    ):
+        self.energy, self.index, self.points, self.steps_left = energy, index, points, steps_left
+        self.expansion = energy.expand(points, index).held()
+        # the secant approximation of the sites' blocks; none is known at first
+        self.sites = torch.zeros_like(self.expansion.site_metric) if sites is None else sites
+        self.damping = torch.zeros_like(points[:, 0, 0]) if damping is None else damping
+
+    @property
+    def n_segments(self) -> int:
+        """N."""
+        return self.points.shape[1] - 1
+
+    @property
+    def finite(self) -> Tensor:
+        """``(b,)``"""
+        return self.expansion.finite
+
+    def subset(self, rows: Tensor) -> "_Curves":
+        """Those of ``rows (b,)``."""
+        other = object.__new__(_Curves)
+        other.energy = self.energy
+        for name in ("index", "points", "steps_left", "sites", "damping", "expansion"):
+            setattr(other, name, getattr(self, name)[rows])
+        return other
+
+    def refined(self, rows: Tensor) -> "_Curves":
+        """Those of ``rows (b,)``, with twice as many segments."""
+        points = _on(self.points[rows], 2 * self.n_segments)
+        sites = self.energy.refined(self.sites[rows])
+        return _Curves(self.energy, self.index[rows], points, self.steps_left[rows], sites, self.damping[rows])
+
+    def descend(self, rtol: float, *, doubled: bool, max_steps: int | None) -> tuple[Tensor, Tensor]:
+        """Step until there is little left to gain, or for ``max_steps``.
+
+        What doubling a settled curve made it gain at first tells what the next doubling will: curves that will be
+        doubled again need settle no further than that.
+
+        Args:
+            rtol: relative tolerance in length.
+            doubled: whether these curves settled before they were doubled.
+            max_steps: at most so many steps.
+
+        Returns:
+            What the next doubling is expected to gain, relative to the length, ``(b,)`` (infinite where it is not
+            known), and whether each curve settled.
+        """
+        n_curves = len(self.index)
+        settled = torch.zeros(n_curves, dtype=torch.bool, device=self.index.device)
+        # without second derivatives what is left to gain may look a hundred times smaller than it is
+        untried = (self.sites == 0).flatten(1).all(-1)
+        next_gain = torch.full_like(self.damping, torch.inf)
+        tolerance = torch.full_like(self.damping, rtol * _FIRST_TOLERANCE)
+        floor = 16 * torch.finfo(tolerance.dtype).eps  # energies are known no better than to rounding
+        active = torch.arange(n_curves, device=self.index.device)
+        n = 0
+        while len(active):
+            step, gain = self._step(active)
+            relative = gain / self.expansion.total[active].clamp_min(torch.finfo(gain.dtype).tiny) / 2
+            if n == 0 and doubled:
+                next_gain = relative / _FALL
+                tolerance = next_gain.clamp(rtol * _LAST_TOLERANCE, rtol * _FIRST_TOLERANCE)
+            free = self.damping[active] == 0
+            trusted = torch.where(untried[active], tolerance[active] * _UNTRIED, tolerance[active])
+            small = ((relative <= trusted.clamp_min(floor)) & free) | (self.damping[active] > _STUCK)
+            settled[active[small]] = True
+            # the last step costs nothing, as nothing is evaluated after it
+            self.points[active[small & free], 1:-1] += step[small & free]
+            going_on = ~small & (self.steps_left[active] > 0)
+            active, step, gain = active[going_on], step[going_on], gain[going_on]
+            if not len(active) or n == max_steps:
+                break
+            self._try(active, step, gain)
+            untried[active] = False
+            n += 1
+        return next_gain, settled
+
+    def _step(self, active: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps of the inner points ``(b, N - 1, d)``, and the energy they are expected to gain ``(b,)``."""
+        now = self.expansion
+        diagonal, right = (x[active] for x in now.stiff)
+        gradient = now.gradient[active]
+        bend, bend_right = self.energy.spread(self.sites[active])
+        if now.bend is not None:
+            bend, bend_right = bend + now.bend[0][active], bend_right + now.bend[1][active]
+        # directions in which nothing changes get a little stiffness, and more of it after steps that went too far
+        eye = torch.eye(gradient.shape[-1], dtype=gradient.dtype, device=gradient.device)
+        scale = now.scale[active].clamp_min(torch.finfo(gradient.dtype).tiny)
+        step = torch.zeros_like(gradient)
+        todo = torch.arange(len(active), device=active.device)
+        for _ in range(_ATTEMPTS):
+            damping = self.damping[active[todo]]
+            weight = (1 + damping)[:, None, None, None]
+            rounding = (10 * torch.finfo(scale.dtype).eps * scale[todo])[:, None, None, None] * eye
+            latent = (_LATENT * damping * scale[todo])[:, None, None, None] * eye
+            part, definite = tridiagonal.solve(
+                weight * diagonal[todo] + bend[todo] + rounding + 2 * latent,
+                weight * right[todo] + bend_right[todo] - latent,
+                -gradient[todo],
+            )
+            step[todo[definite]] = part[definite]
+            todo = todo[~definite]
+            if not len(todo):
+                break
+            self.damping[active[todo]] = (4 * damping[~definite]).clamp_min(_LEAST_DAMPING)
+        else:
+            # what was learnt elsewhere does not hold here
+            self.sites[active[todo]] = 0
+            weight = 1 + self.damping[active[todo]]
+            step[todo] = tridiagonal.solve_regularised(diagonal[todo], right[todo], -gradient[todo])
+            step[todo] /= weight[:, None, None]
+        return step, -(gradient * step).sum((-2, -1))
+
+    def _try(self, active: Tensor, step: Tensor, gain: Tensor) -> None:
+        """Take the steps that lower the energy, and learn from them."""
+        points = self.points[active]
+        points[:, 1:-1] += step
+        found = self.energy.expand(points, self.index[active], before=self.expansion.memory[0], rows=active)
+        self.steps_left[active] -= 1
+        share = (self.expansion.total[active] - found.total) / gain
+        accepted = found.finite & (share > 0)
+        damping = self.damping[active]
+        bolder = torch.where(damping > _LEAST_DAMPING / 4, damping / 4, 0.0)
+        shorter = (4 * damping).clamp_min(_LEAST_DAMPING)
+        damping = torch.where(share > _GOOD, bolder, torch.where(share < _POOR, shorter, damping))
+        self.damping[active] = torch.where(accepted, damping, shorter)
+
+        moved = active[accepted]
+        self.points[moved] = points[accepted]
+        self.sites[moved] = _learnt(
+            self.sites[moved], self.energy.at_sites(step[accepted]), found.change[accepted], found.site_metric[accepted]
+        )
+        self.expansion.put(moved, found, accepted)
+
+
+def _learnt(sites: Tensor, step: Tensor, change: Tensor, metric: Tensor) -> Tensor:
+    """The symmetric matrices nearest to ``sites (b, S, d, d)`` that map ``step`` to ``change`` ``(b, S, d)``.
+
+    Nearest in the norm of the metric, which makes it independent of coordinates (Powell's symmetric Broyden update).
+    """
+    s = step.unsqueeze(-1)
+    weighted = metric @ s
+    size = s.mT @ weighted
+    known = size > torch.finfo(s.dtype).tiny
+    v = torch.where(known, weighted / torch.where(known, size, 1.0), 0.0)
+    missing = change.unsqueeze(-1) - sites @ s
+    update = missing @ v.mT
+    return sites + update + update.mT - (s.mT @ missing) * (v @ v.mT)

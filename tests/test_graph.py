@@ -1,0 +1,169 @@
+"""LatentGraph, and the starts that are built on it."""
+
+import math
+
+import pytest
+import torch
+from problems import deviation, flat_plane, half_plane, linear_decoder, linear_map, mlp, sphere, wall_metric
+
+from geolib import LatentGraph, PullbackMetric, Status, curve_length, geodesic
+
+pytestmark = pytest.mark.smoke
+
+DTYPE = torch.float64
+IDENTITY = PullbackMetric(lambda z: z * 1.0)
+
+
+def pairs(n, generator, d=2):
+    return torch.randn(2, n, d, generator=generator, dtype=DTYPE)
+
+
+def grid(n, low=-1.5, high=1.5):
+    axis = torch.linspace(low, high, n, dtype=DTYPE)
+    return torch.cartesian_prod(axis, axis)
+
+
+def test_paths_run_from_start_to_end(generator):
+    metric = PullbackMetric(mlp(), deviation())
+    start, end = pairs(12, generator)
+    guess, connected = LatentGraph(metric, torch.randn(300, 2, generator=generator, dtype=DTYPE)).paths(start, end)
+    assert guess.shape == (12, 17, 2)
+    assert guess.dtype == DTYPE
+    assert torch.equal(guess[:, 0], start)
+    assert torch.equal(guess[:, -1], end)
+    assert connected.all()
+
+
+def test_a_path_is_never_much_longer_than_the_line(generator):
+    metric = PullbackMetric(mlp(), deviation())
+    start, end = pairs(30, generator)
+    guess, _ = LatentGraph(metric, torch.randn(500, 2, generator=generator, dtype=DTYPE)).paths(start, end)
+    t = torch.linspace(0, 1, 65, dtype=DTYPE)[:, None]
+    line = curve_length(metric, torch.lerp(start[:, None], end[:, None], t))
+    fine = torch.lerp(guess[:, :-1, None], guess[:, 1:, None], t[:-1:8]).flatten(1, 2)
+    assert (curve_length(metric, fine) <= 1.05 * line).all()
+    assert (curve_length(metric, fine) < 0.99 * line).any()
+
+
+def test_in_flat_space_the_line_is_the_guess(generator):
+    start, end = pairs(5, generator)
+    guess, _ = LatentGraph(flat_plane().metric, torch.randn(50, 2, generator=generator, dtype=DTYPE)).paths(start, end)
+    t = torch.linspace(0, 1, 17, dtype=DTYPE)[:, None]
+    torch.testing.assert_close(guess, torch.lerp(start[:, None], end[:, None], t))
+
+
+@pytest.mark.parametrize("init", ["graph", "best"])
+def test_a_graph_leads_around_a_wall(init):
+    """A ring of latents around a hill that the straight line climbs, and would sit on top of for good."""
+    hill = PullbackMetric(lambda z: torch.cat([z, 3 * torch.exp(-4 * z.square().sum(-1, keepdim=True))], dim=-1))
+    angle = torch.linspace(0, 2 * math.pi, 41, dtype=DTYPE)[:-1]
+    ring = 1.2 * torch.stack([angle.cos(), angle.sin()], dim=-1)
+    start, end = torch.tensor([-1.2, 0.0], dtype=DTYPE), torch.tensor([1.2, 0.0], dtype=DTYPE)
+    over = geodesic(hill, start, end)
+    around = geodesic(hill, start, end, init=init, latents=ring)
+    assert around.length < 0.8 * over.line_length
+    assert around.length <= over.length * (1 + 1e-4)
+    assert around.converged
+    assert around.points[:, 1].abs().max() > 0.5
+
+
+def test_a_graph_sees_a_thin_wall():
+    start, end = torch.tensor([-1.0, 0.1], dtype=DTYPE), torch.tensor([1.0, -0.1], dtype=DTYPE)
+    g = geodesic(wall_metric(0.05), start, end, init="graph", latents=grid(25))
+    assert g.length < 3
+    assert g.line_length > 4
+
+
+def test_best_is_the_shorter_of_both(generator):
+    metric = PullbackMetric(mlp(), deviation())
+    start, end = pairs(60, generator)
+    latents = torch.randn(400, 2, generator=generator, dtype=DTYPE)
+    line, graph, best = (geodesic(metric, start, end, init=i, latents=latents) for i in ("line", "graph", "best"))
+    shorter = torch.minimum(line.length, graph.length)
+    torch.testing.assert_close(best.length, shorter, rtol=1e-6, atol=0)
+    # a start at the data's own paths ends in a longer minimum only by way of exception
+    assert (graph.length > line.length * (1 + 1e-3)).sum() <= 1
+    assert (best.n_steps <= 100).all()
+
+
+def test_graph_and_line_agree_where_there_is_one_minimum(generator):
+    for space in (sphere(), half_plane(), linear_decoder("", linear_map(3, 5, 10))):
+        start, end = space.sample(6, generator, DTYPE)
+        latents = torch.cat([start, end, (start + end) / 2])
+        g = geodesic(space.metric, start, end, init="graph", latents=latents)
+        assert g.converged.all()
+        torch.testing.assert_close(g.length, space.distance(start, end), rtol=3e-4, atol=0)
+
+
+@pytest.mark.parametrize("method", ["newton", "spline"])
+def test_a_graph_in_two_pieces_falls_back_and_says_so(method):
+    left = torch.tensor([-5.0, 0.0], dtype=DTYPE) + 0.1 * grid(6)
+    right = torch.tensor([5.0, 0.0], dtype=DTYPE) + 0.1 * grid(6)
+    both = torch.cat([left, right])
+    _, connected = LatentGraph(IDENTITY, both, n_neighbors=4).paths(left[:2], torch.stack([left[5], right[5]]))
+    assert connected.tolist() == [True, False]
+    start, end = left[:2], torch.stack([left[5], right[5]])
+    g = geodesic(IDENTITY, start, end, init="graph", latents=both, method=method)
+    assert g.status.tolist() == [Status.CONVERGED, Status.CONVERGED_FROM_LINE]
+    assert g.converged.all()
+    assert "give more latents" in g.report()
+    torch.testing.assert_close(g.length, (end - start).norm(dim=-1))
+
+
+def test_repeated_latents_and_few_of_them(generator):
+    start, end = pairs(3, generator)
+    metric = PullbackMetric(mlp())
+    for latents in (torch.zeros(20, 2, dtype=DTYPE), torch.zeros(1, 2, dtype=DTYPE), torch.cat([start, end, start])):
+        g = geodesic(metric, start, end, init="graph", latents=latents)
+        assert torch.isfinite(g.length).all()
+        assert g.converged.all()
+
+
+def test_of_many_latents_some_are_drawn(generator):
+    latents = torch.randn(500, 2, generator=generator, dtype=DTYPE)
+    a, b, c = (LatentGraph(IDENTITY, latents, max_nodes=100, seed=s).nodes for s in (0, 0, 1))
+    assert a.shape == (100, 2)
+    assert torch.equal(a, b)
+    assert not torch.equal(a, c)
+    assert (a[:, None] == latents).all(-1).any(-1).all()
+    assert len(torch.unique(a, dim=0)) == 100
+
+
+def test_pairs_of_any_batch_shape_and_float32(generator):
+    start, end = torch.randn(2, 2, 3, 2, generator=generator)
+    g = geodesic(PullbackMetric(mlp(dtype=torch.float32)), start, end, init="graph", latents=torch.randn(80, 2))
+    assert g.length.shape == (2, 3)
+    assert g.points.dtype == torch.float32
+
+
+LATENTS = torch.zeros(4, 2)
+BAD = {
+    "latents: got None, expected the points": {"init": "graph"},
+    "latents: got None": {"init": "best"},
+    r"latents: got shape \(2, 2, 2\)": {"init": "graph", "latents": torch.zeros(2, 2, 2)},
+    r"latents: got shape \(4, 3\), expected \(n, 2\)": {"init": "graph", "latents": torch.zeros(4, 3)},
+    "latents: got list": {"init": "graph", "latents": [[0.0, 0.0]]},
+    "latents: 1 of 8": {
+        "init": "graph",
+        "latents": LATENTS.index_fill(0, torch.tensor([1]), 0).where(torch.arange(8).reshape(4, 2) != 3, torch.nan),
+    },
+    "latents: got dtype torch.float64, expected torch.float32 like start": {
+        "init": "graph",
+        "latents": LATENTS.double(),
+    },
+    "init: got 'tree', expected one of 'line', 'graph', 'best'": {"init": "tree", "latents": LATENTS},
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_bad_input_is_told(sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        geodesic(IDENTITY, torch.zeros(2), torch.ones(2), **BAD[sentence])
+
+
+def test_bad_graphs_are_told():
+    for name, value in (("n_neighbors", 0), ("max_nodes", 0), ("seed", -1)):
+        with pytest.raises(ValueError, match=f"{name}: got {value}"):
+            LatentGraph(IDENTITY, torch.zeros(5, 2), **({"max_nodes": 2} | {name: value}))
+    with pytest.raises(ValueError, match=r"end: got shape \(1, 3\)"):
+        LatentGraph(IDENTITY, torch.zeros(5, 2)).paths(torch.zeros(1, 2), torch.zeros(1, 3))
