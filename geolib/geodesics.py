@@ -91,9 +91,9 @@ def geodesic(
         method: one of ``METHODS``: ``"newton"`` for speed and accuracy, ``"spline"`` for the paper's own.
         n_segments: segments of the discretised curve, and of the result's ``points``. Where the tolerance asks for it,
             a method works with more, at most eight times as many.
-        init: where curves begin: ``"line"``; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)`` or
-            the line, whichever is shorter; ``"best"``, both, of which the shorter result is kept; or first guesses
-            ``(..., n + 1, d)`` that run from start to end at equal steps of t.
+        init: where curves begin: ``"line"``; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)``
+            where that is clearly shorter than the line; ``"best"``, both, of which the shorter result is kept; or
+            first guesses ``(..., n + 1, d)`` that run from start to end at equal steps of t.
         latents: ``(n, d)``, the points that a graph is built on, such as the encoded data; needed for ``"graph"`` and
             ``"best"``.
         rtol: relative tolerance in length: a curve is done when it is a geodesic to this tolerance (``is_geodesic``)
@@ -129,17 +129,25 @@ def geodesic(
         graph = LatentGraph(metric, latents) if isinstance(init, str) and init != "line" else None
         task = _Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps)
         size = curves_at_once(metric, start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
-        parts = []
+        parts, order = [], []
         for rows in torch.arange(len(start), device=start.device).split(size):
-            guesses, connected = [None if guess is None else guess[rows]], None
-            if graph is not None:
-                paths, connected = graph.paths(start[rows], end[rows])
-                guesses = [paths] if init == "graph" else [None, paths]
-            parts.append(task.solve(start[rows], end[rows], guesses))
-            if init == "graph":
-                status = parts[-1].status
-                status[(status == Status.CONVERGED) & ~connected] = Status.CONVERGED_FROM_LINE
-        result = _joined(parts, batch)
+            if graph is None:
+                jobs = [(rows, [None if guess is None else guess[rows]])]
+            else:
+                paths = graph.paths(start[rows], end[rows])
+                led = paths.points[paths.shorter]
+                jobs = [
+                    (rows[~paths.shorter], [None]),
+                    (rows[paths.shorter], [led] if init == "graph" else [None, led]),
+                ]
+            for chosen, guesses in jobs:
+                if len(chosen):
+                    parts.append(task.solve(start[chosen], end[chosen], guesses))
+                    order.append(chosen)
+            if init == "graph" and len(jobs[0][0]):
+                status = parts[-1 if len(jobs[1][0]) == 0 else -2].status
+                status[(status == Status.CONVERGED) & ~paths.connected[~paths.shorter]] = Status.CONVERGED_FROM_LINE
+        result = _joined(parts, torch.cat(order), batch)
     if throw and not bool(result.converged.all()):
         raise GeodesicError(result.report())
     return result
@@ -259,12 +267,15 @@ def _bowed_line(start: Tensor, end: Tensor, n_segments: int) -> Tensor:
     return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), t) + 4 * t * (1 - t) * (height * aside).unsqueeze(1)
 
 
-def _joined(parts: list[Geodesic], batch: torch.Size) -> Geodesic:
-    """All blocks as one batch of shape ``batch``."""
+def _joined(parts: list[Geodesic], rows: Tensor, batch: torch.Size) -> Geodesic:
+    """All parts, whose curves are those of ``rows (B,)``, as one batch of shape ``batch``."""
+    order = rows.argsort()
     knots = common_knots([part.curve.knots for part in parts])
-    P = torch.cat([part.curve.with_knots(knots).control_points for part in parts])
+    P = torch.cat([part.curve.with_knots(knots).control_points for part in parts])[order]
     values = {
-        f.name: torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Geodesic) if f.name != "curve"
+        f.name: torch.cat([getattr(part, f.name) for part in parts])[order]
+        for f in fields(Geodesic)
+        if f.name != "curve"
     }
     values = {name: value.reshape(batch + value.shape[1:]) for name, value in values.items()}
     return Geodesic(curve=CubicBSpline(P.reshape(batch + P.shape[1:]), knots), **values)
