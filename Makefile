@@ -92,7 +92,8 @@ test: $(READY) ## every test (smoke, slow, notebooks, browser)
 smoke: $(READY) ## the tests that take seconds
 	$(BIN)/python -m pytest -m smoke
 
-bench: $(READY) ## measure speed, write benchmarks/results.md
+bench: $(READY) ## measure speed beside other solvers, write benchmarks/results.md
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]' || echo "some of the others cannot be installed here: measuring those that are" >&2
 	$(BIN)/python benchmarks/run.py
 
 lint: $(READY) ## ruff over code and notebooks

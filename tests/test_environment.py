@@ -32,7 +32,8 @@ every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(pat
 
 
 def declared():
-    extras = itertools.chain.from_iterable(PROJECT["optional-dependencies"].values())
+    kinds = PROJECT["optional-dependencies"]
+    extras = itertools.chain.from_iterable(kinds[kind] for kind in kinds if kind != "bench")
     return [Requirement(line) for line in [*PROJECT["dependencies"], *extras]]
 
 
@@ -61,13 +62,20 @@ def pins(python, platform):
 
 
 def test_the_extras_are_those_the_lock_is_made_of():
-    assert set(PROJECT["optional-dependencies"]) == {"companion", "dev"}
+    assert set(PROJECT["optional-dependencies"]) == {"companion", "dev", "bench"}
     assert [canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]] == [
         "torch",
         "numpy",
         "scipy",
         "scikit-learn",
     ]
+
+
+def test_peers_are_no_dependency():
+    """They are measured, not used: not locked, and imported by the benchmark alone."""
+    names = {canonicalize_name(Requirement(line).name) for line in PROJECT["optional-dependencies"]["bench"]}
+    assert not names & {canonicalize_name(Requirement(line).name) for line in LOCK}
+    assert all(name not in path.read_text(encoding="utf-8") for name in names for path in MODULES)
 
 
 @pytest.mark.parametrize("python", ["3.11.4", "3.11.13", "3.12.11", "3.13.5"])

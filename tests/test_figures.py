@@ -257,8 +257,16 @@ def test_a_number_is_a_row_of_the_table():
         {"about": "commit abc", "numbers": {"MB-2: mean": 7.25, "MB-6: pairs": 4, "MB-6: gone": 1}},
     )
     assert rows_of(text) == [
-        ["MB-2", "mean", "10 %", "7.25 %", "7.5 %", "`04_a`", "0.75 times the paper's; weights differ"],
-        ["MB-6", "pairs", "–", "4", "3", "`05_b`", ""],
+        [
+            "MB-2",
+            "mean",
+            "10 %",
+            "7.25 %",
+            "7.5 %",
+            "`04_a`",
+            "0.75 times the paper's; +3.4 % against the reference; weights differ",
+        ],
+        ["MB-6", "pairs", "–", "4", "3", "`05_b`", "-25 % against the reference"],
         ["MB-6", "decades", "–", "–", "4.968", "`05_b`", ""],
         ["MB-6", "order", "2, 4", "–", "2 \\| 4", "`05_b`", ""],
         ["MB-6", "zero", "0", "–", "0", "`05_b`", ""],

@@ -16,6 +16,7 @@ from geolib.companion import store
 
 REFERENCE = store.PROJECT / "figures" / "reference"
 _REFERENCE_WIDTH = 800  # pixels
+_MOVED = 0.05  # percent
 
 
 def collect(directory: Path) -> list[dict[str, Any]]:
@@ -42,6 +43,14 @@ def _verdict(value: float | str, paper: float | str | None) -> str:
     return f"{value / paper:.2f} times the paper's"
 
 
+def _moved(value: float | str, kept: float | str | None) -> str:
+    """How far this run is from the reference run, in words; nothing where they agree to rounding."""
+    if not isinstance(kept, (int, float)) or not isinstance(value, (int, float)) or kept == 0:
+        return ""
+    change = 100 * (value / kept - 1)
+    return f"{change:+.2g} % against the reference" if abs(change) >= _MOVED else ""
+
+
 def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
     """The Markdown table."""
     rows = []
@@ -49,7 +58,11 @@ def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
         for entry in sidecar["numbers"]:
             kept = reference.get("numbers", {}).get(f"{entry['id']}: {entry['quantity']}")
             unit = entry["unit"]
-            note = "; ".join(part for part in (_verdict(entry["value"], entry["paper"]), entry["note"]) if part)
+            note = "; ".join(
+                part
+                for part in (_verdict(entry["value"], entry["paper"]), _moved(entry["value"], kept), entry["note"])
+                if part
+            )
             cells = [
                 entry["id"],
                 entry["quantity"],
