@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
@@ -130,7 +131,8 @@ def geodesic(
         task = _Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps)
         size = curves_at_once(metric, start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
         parts, order = [], []
-        for rows in torch.arange(len(start), device=start.device).split(size):
+        blocks = torch.arange(len(start), device=start.device).tensor_split(math.ceil(len(start) / size))
+        for rows in blocks:
             if graph is None:
                 jobs = [(rows, [None if guess is None else guess[rows]])]
             else:
