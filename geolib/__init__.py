@@ -3,9 +3,10 @@
 from geolib.certificate import geodesic_residual, is_geodesic
 from geolib.curves import curve_energy, curve_length
 from geolib.evaluation import compare_models, relative_improvement
-from geolib.geodesics import METHODS, Geodesic, GeodesicError, geodesic
+from geolib.geodesics import METHODS, geodesic
 from geolib.graph import LatentGraph
 from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
+from geolib.result import Geodesic, GeodesicError
 from geolib.spline import CubicBSpline
 from geolib.status import Status
 from geolib.variance import RBFPrecision, fit_rbf_precision

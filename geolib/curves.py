@@ -12,8 +12,9 @@ Metric = PullbackMetric | Callable[[Tensor], Tensor]
 
 # how many points a callable z -> M that is not a PullbackMetric is given at once
 _CHUNK_OF_CALLABLES = 4096
-# a chunk fits the cache; so many fit the memory without being noticed
-_CHUNKS_KEPT = 24
+# a chunk fits the cache; so many fit the memory without being noticed (a GPU's chunks are larger)
+_CHUNKS_KEPT_CPU = 24
+_CHUNKS_KEPT_GPU = 4
 
 
 def has_immersion(metric: Metric) -> bool:
@@ -71,7 +72,8 @@ def points_at_once(metric: Metric, points: Tensor) -> int:
 
 def curves_at_once(metric: Metric, points: Tensor) -> int:
     """How many curves like those of ``points (B, N + 1, d)`` may be worked on at once, their derivatives kept."""
-    return max(1, _CHUNKS_KEPT * points_at_once(metric, points) // points.shape[-2])
+    n_chunks = _CHUNKS_KEPT_CPU if points.device.type == "cpu" else _CHUNKS_KEPT_GPU
+    return max(1, n_chunks * points_at_once(metric, points) // points.shape[-2])
 
 
 def _blocks(metric: Metric, points: Tensor, *, whole: int = 1) -> Iterator[tuple[slice, slice]]:

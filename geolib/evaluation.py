@@ -9,8 +9,9 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import Metric, metric_tensor
-from geolib.geodesics import Geodesic, geodesic
+from geolib.geodesics import geodesic
 from geolib.metric import PullbackMetric, extremal_directions
+from geolib.result import Geodesic
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ def solve(problem: Problem, *, max_control_points: int = 67) -> Solution:
     checks.integer("max_control_points", max_control_points, at_least=4)
     batch = _Batch(problem, _initial_curve(problem, max_control_points), max_control_points)
     batch.descend_and_refine()
-    return Solution(batch.curve, batch.status, batch.n_steps, batch.lengths(torch.arange(len(batch.status))))
+    everyone = torch.arange(len(batch.status), device=batch.status.device)
+    return Solution(batch.curve, batch.status, batch.n_steps, batch.lengths(everyone))
 
 
 def _initial_curve(problem: Problem, max_control_points: int) -> CubicBSpline:
