@@ -70,8 +70,11 @@ class Expansion:
         places[chosen] = rows
         for part in other.memory:  # never joined, as copying it costs as much as all else but the derivatives
             here, places = places.split([len(part[0]), len(places) - len(part[0])])
+            taken = here >= 0
+            everything = bool(taken.all())
+            target = _compact(here if everything else here[taken])
             for mine, new in zip(self.memory[0], part, strict=True):
-                mine[here[here >= 0]] = new[here >= 0]
+                mine[target] = new if everything else new[taken]
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Expansion":
         def apply(value):
@@ -114,7 +117,7 @@ class ImmersionEnergy:
             keep: whether to return a memory.
         """
         parts = [
-            self._expand(points[part], self.ends[index[part]], tuple(x[rows[part]] for x in before), keep)
+            self._expand(points[part], self.ends[index[part]], _at(before, rows, part), keep)
             for part in _parts(self.metric, points)
         ]
         return _joined(parts)
@@ -199,10 +202,7 @@ class TensorEnergy:
     ) -> Expansion:
         """As ``ImmersionEnergy.expand``; the index is not needed."""
         return _joined(
-            [
-                self._expand(points[part], tuple(x[rows[part]] for x in before), keep)
-                for part in _parts(self.metric, points)
-            ]
+            [self._expand(points[part], _at(before, rows, part), keep) for part in _parts(self.metric, points)]
         )
 
     def _expand(self, points: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
@@ -296,6 +296,18 @@ def _parts(metric: Metric, points: Tensor) -> Iterator[slice]:
     size = max(1, points_at_once(metric, points) // (points.shape[1] - 1))
     for first in range(0, len(points), size):
         yield slice(first, first + size)
+
+
+def _compact(rows: Tensor) -> Tensor | slice:
+    """The same rows as a slice where they follow one another: slices are looked at, index tensors copied."""
+    if len(rows) and bool((rows.diff() == 1).all()):
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def _at(memory: tuple[Tensor, ...], rows: Tensor | None, part: slice) -> tuple[Tensor, ...]:
+    """What is remembered of the curves ``rows[part]``."""
+    return tuple(x[_compact(rows[part])] for x in memory)
 
 
 def _tensors(value: Tensor | tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
