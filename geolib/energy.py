@@ -1,5 +1,6 @@
 """The path energy of discrete curves to second order: what a Newton step and the geodesic equation need."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 
@@ -85,17 +86,11 @@ class Expansion:
         return Expansion(**{f.name: apply(getattr(self, f.name)) for f in fields(self)})
 
 
-class ImmersionEnergy:
-    r"""Squared chords of an immersion: :math:`\tfrac12 \sum_i |f(z_{i+1}) - f(z_i)|^2`. The sites are the inner points.
+class PathEnergy(ABC):
+    """Half the sum of squared segments of a batch of curves with fixed ends."""
 
-    With the tangents J and the second difference :math:`a_i = f_{i+1} - 2 f_i + f_{i-1}`, the gradient is
-    :math:`-J_i^T a_i`, the stiff part has blocks :math:`2 J_i^T J_i` and :math:`-J_i^T J_{i+1}`, and the sites' blocks
-    are :math:`-\langle a_i, f''_i \rangle`.
-    """
-
-    def __init__(self, metric: PullbackMetric, start: Tensor, end: Tensor):
+    def __init__(self, metric: Metric):
         self.metric = metric
-        self.ends = metric.immersion(torch.stack([start, end], dim=1))
 
     @torch.no_grad()
     def expand(
@@ -117,12 +112,45 @@ class ImmersionEnergy:
             keep: whether to return a memory.
         """
         parts = [
-            self._expand(points[part], self.ends[index[part]], _at(before, rows, part), keep)
+            self._expand(points[part], index[part], _at(before, rows, part), keep)
             for part in _parts(self.metric, points)
         ]
         return _joined(parts)
 
-    def _expand(self, points: Tensor, ends: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
+    @abstractmethod
+    def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
+        """``expand`` for so few curves that they fit a chunk; ``before`` is what is remembered of these."""
+
+    @staticmethod
+    @abstractmethod
+    def at_sites(step: Tensor) -> Tensor:
+        """The sites' steps ``(b, S, d)``, from those of the inner points ``(b, N - 1, d)``."""
+
+    @staticmethod
+    @abstractmethod
+    def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
+        """Diagonal blocks and those to their right of the Hessian whose sites' blocks are ``(b, S, d, d)``."""
+
+    @staticmethod
+    @abstractmethod
+    def refined(sites: Tensor) -> Tensor:
+        """The sites' blocks ``(b, S, d, d)`` on twice as many segments, of half the length."""
+
+
+class ImmersionEnergy(PathEnergy):
+    r"""Squared chords of an immersion: :math:`\tfrac12 \sum_i |f(z_{i+1}) - f(z_i)|^2`. The sites are the inner points.
+
+    With the tangents J and the second difference :math:`a_i = f_{i+1} - 2 f_i + f_{i-1}`, the gradient is
+    :math:`-J_i^T a_i`, the stiff part has blocks :math:`2 J_i^T J_i` and :math:`-J_i^T J_{i+1}`, and the sites' blocks
+    are :math:`-\langle a_i, f''_i \rangle`.
+    """
+
+    def __init__(self, metric: PullbackMetric, start: Tensor, end: Tensor):
+        super().__init__(metric)
+        self.ends = metric.immersion(torch.stack([start, end], dim=1))
+
+    def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
+        ends = self.ends[index]
         b, n_points, d = points.shape
         n_inner = n_points - 2
         squares = points.new_zeros(b, n_points - 1)
@@ -161,17 +189,14 @@ class ImmersionEnergy:
 
     @staticmethod
     def at_sites(step: Tensor) -> Tensor:
-        """The sites' steps ``(b, S, d)``, from those of the inner points ``(b, N - 1, d)``."""
         return step
 
     @staticmethod
     def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
-        """Diagonal blocks and those to their right of the Hessian whose sites' blocks are ``(b, S, d, d)``."""
         return sites, torch.zeros_like(sites[:, 1:])
 
     @staticmethod
     def refined(sites: Tensor) -> Tensor:
-        """The sites' blocks ``(b, S, d, d)`` on twice as many segments, of half the length."""
         fine = sites.new_zeros(len(sites), 2 * sites.shape[1] + 1, *sites.shape[2:])
         padded = torch.cat([sites[:, :1], sites, sites[:, -1:]], dim=1)
         fine[:, 1::2] = sites
@@ -179,7 +204,7 @@ class ImmersionEnergy:
         return fine / 4
 
 
-class TensorEnergy:
+class TensorEnergy(PathEnergy):
     r"""Squared segments :math:`\tfrac12 \sum_i \Delta_i^T M(m_i) \Delta_i` of a metric that comes without an immersion.
 
     The sites are the segments' middles m. The stiff part is that of covariant derivatives; ``bend`` is what is missing
@@ -187,25 +212,7 @@ class TensorEnergy:
     :math:`\tfrac12 \Delta^T \partial_k \partial_l M \Delta`.
     """
 
-    def __init__(self, metric: Metric):
-        self.metric = metric
-
-    @torch.no_grad()
-    def expand(
-        self,
-        points: Tensor,
-        index: Tensor,
-        *,
-        before: tuple[Tensor, ...] = (),
-        rows: Tensor | None = None,
-        keep: bool = True,
-    ) -> Expansion:
-        """As ``ImmersionEnergy.expand``; the index is not needed."""
-        return _joined(
-            [self._expand(points[part], _at(before, rows, part), keep) for part in _parts(self.metric, points)]
-        )
-
-    def _expand(self, points: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
+    def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
         b, _, d = points.shape
         D = points.diff(dim=1)
         M, B = self._derivatives((points[:, :-1] + D / 2).reshape(-1, d), D.reshape(-1, d))
@@ -256,18 +263,15 @@ class TensorEnergy:
 
     @staticmethod
     def at_sites(step: Tensor) -> Tensor:
-        """As ``ImmersionEnergy.at_sites``."""
         still = torch.zeros_like(step[:, :1])
         return (torch.cat([still, step], dim=1) + torch.cat([step, still], dim=1)) / 2
 
     @staticmethod
     def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``ImmersionEnergy.spread``."""
         return (sites[:, :-1] + sites[:, 1:]) / 4, sites[:, 1:-1] / 4
 
     @staticmethod
     def refined(sites: Tensor) -> Tensor:
-        """As ``ImmersionEnergy.refined``."""
         return sites.repeat_interleave(2, dim=1) / 4
 
 
@@ -281,9 +285,6 @@ def _regular(M: Tensor) -> Tensor:
     """M kept away from singular, by rounding."""
     level = 10 * torch.finfo(M.dtype).eps * M.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(M.dtype).tiny)
     return M + level[..., None, None] * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
-
-
-PathEnergy = ImmersionEnergy | TensorEnergy
 
 
 def path_energy(metric: Metric, start: Tensor, end: Tensor) -> PathEnergy:
