@@ -51,22 +51,6 @@ def _n_intervals(curve: CubicBSpline) -> int:
     return curve.control_points.shape[-2] - 3
 
 
-def _refined(curve: CubicBSpline, n_intervals: int) -> CubicBSpline:
-    """The same curves with at least so many knot intervals, the numbers of which double."""
-    while _n_intervals(curve) < n_intervals:
-        curve = curve.insert_knot()
-    return curve
-
-
-def _merged(curve: CubicBSpline, index: Tensor, part: CubicBSpline) -> CubicBSpline:
-    """``curve`` with its rows of ``index`` replaced by those of ``part``, on the finer knots of the two."""
-    n_intervals = max(_n_intervals(curve), _n_intervals(part))
-    curve, part = _refined(curve, n_intervals), _refined(part, n_intervals)
-    control_points = curve.control_points.clone()
-    control_points[index] = part.control_points
-    return CubicBSpline(control_points, curve.knots)
-
-
 class _Batch:
     """Curves that are descended and refined together, on one quadrature, and how each fares."""
 
@@ -104,7 +88,8 @@ class _Batch:
                 return
             active = active[going_on]
             if len(active):
-                self.curve = _refined(self.curve, 2 * n_intervals)
+                for _ in range(n_intervals):
+                    self.curve = self.curve.insert_knot()
 
     def descend(self, active: Tensor) -> Tensor:
         """Minimise the energy over the free control points; whether each curve settled ``(b,)``."""
@@ -136,9 +121,9 @@ class _Batch:
         )
         self.n_steps[active] += found.n_steps
         free = found.unknowns.reshape(n_curves, n_control - 2, d)
-        self.curve = _merged(
-            self.curve, active, CubicBSpline(torch.cat([P[:, :1], free, P[:, -1:]], dim=1), part.knots)
-        )
+        control_points = self.curve.control_points.clone()
+        control_points[active, 1:-1] = free
+        self.curve = CubicBSpline(control_points, self.curve.knots)
         return found.settled
 
 
