@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from geolib.certificate import geodesic_residual, is_geodesic
-from geolib.curves import Metric
+from geolib.curves import Metric, straight
 from geolib.measure import Measured, measure
 from geolib.result import Geodesic
 from geolib.solvers.problem import Problem, Solution
@@ -130,4 +130,4 @@ def _bowed_line(start: Tensor, end: Tensor, n_segments: int) -> Tensor:
     aside = torch.linspace(1, 2, d, dtype=start.dtype, device=start.device).expand_as(start)
     aside = nn.functional.normalize(aside - (aside * direction).sum(-1, keepdim=True) * direction, dim=-1)
     height = _BOW * (end - start).norm(dim=-1, keepdim=True) if d > 1 else torch.zeros_like(start)
-    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), t) + 4 * t * (1 - t) * (height * aside).unsqueeze(1)
+    return straight(start, end, n_segments) + 4 * t * (1 - t) * (height * aside).unsqueeze(1)

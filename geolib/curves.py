@@ -65,6 +65,12 @@ def _safe_sqrt(x: Tensor) -> Tensor:
     return torch.where(positive, torch.where(positive, x, 1.0).sqrt(), 0.0)
 
 
+def straight(start: Tensor, end: Tensor, n_segments: int) -> Tensor:
+    """Points ``(B, n_segments + 1, d)`` at equal steps on the straight lines between ``(B, d)`` and ``(B, d)``."""
+    t = torch.linspace(0, 1, n_segments + 1, dtype=start.dtype, device=start.device).unsqueeze(-1)
+    return torch.lerp(start.unsqueeze(1), end.unsqueeze(1), t)
+
+
 def points_at_once(metric: Metric, points: Tensor) -> int:
     """How many points like those of ``points (..., d)`` the metric is given at once."""
     return metric.chunk_size(points) if isinstance(metric, PullbackMetric) else _CHUNK_OF_CALLABLES

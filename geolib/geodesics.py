@@ -41,7 +41,7 @@ def geodesic(
         end: ``(..., d)``.
         method: one of ``METHODS``: ``"newton"`` for speed and accuracy, ``"spline"`` for the paper's own.
         n_segments: segments of the discretised curve, and of the result's ``points``. Where the tolerance asks for it,
-            a method works with more, at most eight times as many.
+            a method works with more.
         init: where curves begin: ``"line"``; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)``
             where that is clearly shorter than the line; ``"best"``, both, of which the shorter result is kept; or
             first guesses ``(..., n + 1, d)`` that run from start to end at equal steps of t.
@@ -59,8 +59,8 @@ def geodesic(
         and ``status`` tell. A feature of the metric that is narrower than a curve's latent length over
         ``2 n_segments`` can be missed by all measures. Generators should be smooth (tanh, SiLU, ELU, softplus): at the
         kinks of ReLU the geodesic equation does not hold, and curves across many of them may be short and yet end as
-        ``NOT_GEODESIC``. Memory stays flat in the number of pairs but for the result
-        itself: they are worked on in blocks, whose size follows from the metric's ``chunk_size``.
+        ``NOT_GEODESIC``. Memory stays flat in the number of pairs but for the result itself: they are worked on in
+        blocks, whose size follows from the metric's ``chunk_size``.
 
     Raises:
         TypeError, ValueError: for arguments of another kind, shape, dtype or device; for no pairs; for an option that
@@ -83,12 +83,14 @@ def geodesic(
         task = Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps)
         size = curves_at_once(metric, start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
         parts, order = [], []
+        connected = torch.ones(len(start), dtype=torch.bool, device=start.device)
         blocks = torch.arange(len(start), device=start.device).tensor_split(math.ceil(len(start) / size))
         for rows in blocks:
             if graph is None:
                 jobs = [(rows, [None if guess is None else guess[rows]])]
             else:
                 paths = graph.paths(start[rows], end[rows])
+                connected[rows] = paths.connected
                 led = paths.points[paths.shorter]
                 jobs = [
                     (rows[~paths.shorter], [None]),
@@ -98,10 +100,9 @@ def geodesic(
                 if len(chosen):
                     parts.append(task.solve(start[chosen], end[chosen], guesses))
                     order.append(chosen)
-            if init == "graph" and len(jobs[0][0]):
-                status = parts[-1 if len(jobs[1][0]) == 0 else -2].status
-                status[(status == Status.CONVERGED) & ~paths.connected[~paths.shorter]] = Status.CONVERGED_FROM_LINE
         result = joined(parts, torch.cat(order), batch)
+        if init == "graph":
+            result.status[(result.status == Status.CONVERGED) & ~connected.reshape(batch)] = Status.CONVERGED_FROM_LINE
     if throw and not bool(result.converged.all()):
         raise GeodesicError(result.report())
     return result

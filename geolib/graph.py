@@ -10,7 +10,7 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, curve_length
+from geolib.curves import Metric, curve_length, straight
 from geolib.measure import even_parameters
 
 _EDGE_SEGMENTS = 4
@@ -96,8 +96,7 @@ class LatentGraph:
         distance, before = dijkstra(graph, directed=False, indices=starts, return_predecessors=True)
         position = _numpy(torch.cat([self.nodes, both]))
 
-        t = torch.linspace(0, 1, _PATH_SEGMENTS + 1).to(start).unsqueeze(-1)
-        guess = torch.lerp(start.unsqueeze(1), end.unsqueeze(1), t)
+        guess = straight(start, end, _PATH_SEGMENTS)
         arrival = distance[np.arange(n_pairs), starts + n_pairs]
         direct = self._lengths(start, end, n_segments=_EDGE_SEGMENTS * _PATH_SEGMENTS)
         for i in np.nonzero(arrival < direct)[0]:
@@ -119,9 +118,8 @@ class LatentGraph:
         return np.repeat(np.arange(len(z)), k), found
 
     def _lengths(self, a: Tensor, b: Tensor, n_segments: int = _EDGE_SEGMENTS) -> np.ndarray:
-        t = torch.linspace(0, 1, n_segments + 1).to(a).unsqueeze(-1)
         parts = [
-            curve_length(self.metric, torch.lerp(p.unsqueeze(1), q.unsqueeze(1), t))
+            curve_length(self.metric, straight(p, q, n_segments))
             for p, q in zip(a.split(_EDGES_AT_ONCE), b.split(_EDGES_AT_ONCE), strict=True)
             if len(p)
         ]

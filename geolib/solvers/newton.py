@@ -4,13 +4,14 @@ import torch
 from torch import Tensor
 
 from geolib import checks, tridiagonal
-from geolib.energy import PathEnergy, path_energy
+from geolib.curves import straight
+from geolib.energy import Expansion, PathEnergy, path_energy
 from geolib.solvers.problem import Problem, Solution
 from geolib.spline import CubicBSpline
 from geolib.status import Status
 
 _COARSEST = 8  # segments; fewer may see no way to bend
-_FINER = 8  # the finest curve has so many times n_segments
+_FINER = 8  # the finest curve has so many times the segments that are enough for n_segments
 # Times rtol. A curve is settled when its next step will gain less: that step is taken, and with second derivatives
 # known leaves a small part of it. On the coarsest curve more is wasted, on what doubling it changes.
 _LAST_TOLERANCE, _FIRST_TOLERANCE = 2, 30
@@ -89,8 +90,7 @@ def solve(problem: Problem) -> Solution:
 def _initial_points(problem: Problem, enough: int) -> Tensor:
     n_segments = _COARSEST
     if problem.init is None:
-        t = torch.linspace(0, 1, n_segments + 1).to(problem.start).unsqueeze(-1)
-        points = torch.lerp(problem.start.unsqueeze(1), problem.end.unsqueeze(1), t)
+        points = straight(problem.start, problem.end, n_segments)
     else:
         while n_segments < min(2 * enough, problem.init.shape[1] - 1):
             n_segments *= 2
@@ -120,9 +120,10 @@ class _Curves:
         steps_left: Tensor,
         sites: Tensor | None = None,
         damping: Tensor | None = None,
+        expansion: Expansion | None = None,
     ):
         self.energy, self.index, self.points, self.steps_left = energy, index, points, steps_left
-        self.expansion = energy.expand(points, index).held()
+        self.expansion = energy.expand(points, index).held() if expansion is None else expansion
         # the secant approximation of the sites' blocks; none is known at first
         self.sites = torch.zeros_like(self.expansion.site_metric) if sites is None else sites
         self.damping = torch.zeros_like(points[:, 0, 0]) if damping is None else damping
@@ -139,11 +140,8 @@ class _Curves:
 
     def subset(self, rows: Tensor) -> "_Curves":
         """Those of ``rows (b,)``."""
-        other = object.__new__(_Curves)
-        other.energy = self.energy
-        for name in ("index", "points", "steps_left", "sites", "damping", "expansion"):
-            setattr(other, name, getattr(self, name)[rows])
-        return other
+        per_curve = (self.index, self.points, self.steps_left, self.sites, self.damping, self.expansion)
+        return _Curves(self.energy, *(x[rows] for x in per_curve))
 
     def refined(self, rows: Tensor) -> "_Curves":
         """Those of ``rows (b,)``, with twice as many segments."""
