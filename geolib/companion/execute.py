@@ -76,12 +76,11 @@ def execute(notebook: Path, profile: Path, figures: list[str], output_directory:
         try:
             _execute_once(notebook, temporary, profile_parameters(profile, notebook), Path(scratch))
             _check_figures(figures, started)
-        except Exception:
-            if temporary.exists():
+            temporary.replace(final)
+        finally:
+            if temporary.exists():  # it did not come to be the final one
                 temporary.replace(failed)
                 print(f"{notebook.name} failed; as far as it came, it is {failed}", file=sys.stderr)
-            raise
-        temporary.replace(final)
     failed.unlink(missing_ok=True)
     return final
 
