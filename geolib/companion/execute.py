@@ -65,7 +65,7 @@ def execute(notebook: Path, profile: Path, figures: list[str], output_directory:
     for directory in (store.figures_directory(), output_directory, store.derived_directory()):
         with store.replacing(store.make_directory(directory) / ".writable"):
             pass
-        (directory / ".writable").unlink()
+        (directory / ".writable").unlink(missing_ok=True)  # a notebook beside this one tries the same
     final = output_directory / notebook.name
     failed = final.with_suffix(".failed.ipynb")
     # the file system's own clock, which may be coarser than time.time()
