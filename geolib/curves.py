@@ -15,6 +15,8 @@ _CHUNK_OF_CALLABLES = 4096
 # a chunk fits the cache; so many fit the memory without being noticed (a GPU's chunks are larger)
 _CHUNKS_KEPT_CPU = 24
 _CHUNKS_KEPT_GPU = 4
+# with few outputs it is not a point's Jacobian that takes the memory but all else, up to 2 KiB
+_POINTS_KEPT = 2**18
 
 
 def has_immersion(metric: Metric) -> bool:
@@ -79,7 +81,7 @@ def points_at_once(metric: Metric, points: Tensor) -> int:
 def curves_at_once(metric: Metric, points: Tensor) -> int:
     """How many curves like those of ``points (B, N + 1, d)`` may be worked on at once, their derivatives kept."""
     n_chunks = _CHUNKS_KEPT_CPU if points.device.type == "cpu" else _CHUNKS_KEPT_GPU
-    return max(1, n_chunks * points_at_once(metric, points) // points.shape[-2])
+    return max(1, min(n_chunks * points_at_once(metric, points), _POINTS_KEPT) // points.shape[-2])
 
 
 def _blocks(metric: Metric, points: Tensor, *, whole: int = 1) -> Iterator[tuple[slice, slice]]:

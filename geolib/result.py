@@ -1,6 +1,8 @@
 """What ``geodesic()`` returns: curves, measured, certified, and truthful about how each ended."""
 
+import operator
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -54,13 +56,16 @@ class Geodesic:
 
 def joined(parts: list[Geodesic], rows: Tensor, batch: torch.Size) -> Geodesic:
     """All parts, whose curves are those of ``rows (B,)``, as one batch of shape ``batch``."""
-    order = rows.argsort()
     knots = common_knots([part.curve.knots for part in parts])
-    P = torch.cat([part.curve.with_knots(knots).control_points for part in parts])[order]
-    values = {
-        f.name: torch.cat([getattr(part, f.name) for part in parts])[order]
-        for f in fields(Geodesic)
-        if f.name != "curve"
-    }
-    values = {name: value.reshape(batch + value.shape[1:]) for name, value in values.items()}
-    return Geodesic(curve=CubicBSpline(P.reshape(batch + P.shape[1:]), knots), **values)
+
+    def put(values: Callable[[Geodesic], Tensor]) -> Tensor:
+        # a part at a time, as one curve's knots are everyone's: control points can be most of the memory there is
+        out = None
+        for part, places in zip(parts, rows.split([len(part.length) for part in parts]), strict=True):
+            value = values(part)
+            out = value.new_empty(len(rows), *value.shape[1:]) if out is None else out
+            out[places] = value
+        return out.reshape(batch + out.shape[1:])
+
+    values = {f.name: put(operator.attrgetter(f.name)) for f in fields(Geodesic) if f.name != "curve"}
+    return Geodesic(curve=CubicBSpline(put(lambda part: part.curve.with_knots(knots).control_points), knots), **values)
