@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geolib.certificate import geodesic_residual, is_geodesic
 from geolib.curves import Metric, straight
+from geolib.graph import LatentGraph
 from geolib.measure import Measured, measure
 from geolib.result import Geodesic
 from geolib.solvers.problem import Problem, Solution
@@ -17,6 +18,12 @@ from geolib.status import Status
 _HIDDEN = 0.01  # relative difference between a curve's length and what its own points see of it
 _BOW = 0.1  # of the distance from start to end
 _MAX_REFINEMENT = 8  # times n_segments
+# what a method says that ended before its steps did, and had something to show
+_ENDED = (Status.CONVERGED, Status.BEST_OF_ITS_KIND)
+# what it may say of curves that are geodesics all the same
+_OVERRULED = (Status.BEST_OF_ITS_KIND, Status.DIVERGED, Status.MAX_NODES)
+# after which more segments may help
+_UNFINISHED = (Status.CONVERGED, Status.UNRESOLVED, Status.MAX_CONTROL_POINTS, Status.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Task:
     n_segments: int
     rtol: float
     max_steps: int
+    graph: Callable[[], LatentGraph]
 
     def solve(self, start: Tensor, end: Tensor, guesses: list[Tensor | None]) -> Geodesic:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``."""
@@ -52,7 +60,7 @@ class Task:
                 residual[todo[shorter]] = torch.inf
             # what ended above its start is no result; it may have met a start that is a geodesic, to within rounding
             longer = run.found.length > kept.length[todo] * (1 + self.rtol)
-            run.status[longer & (run.status == Status.CONVERGED)] = Status.START_KEPT
+            run.status[longer & _is_one_of(run.status, _ENDED)] = Status.START_KEPT
             shorter = run.found.length < kept.length[todo]
             told = shorter if k else torch.ones_like(shorter)
             status[todo[told]], n_steps[todo[told]] = run.status[told], run.n_steps[told]
@@ -81,15 +89,18 @@ class Task:
         what the method saw, it starts anew with twice the segments, and from the side. Where it is not a geodesic to
         the tolerance yet, it goes on from where it is with twice the segments.
         """
-        solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps))
+        solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps, self.graph))
         found = self._measure(solution.curve)
         residual = geodesic_residual(self.metric, found.finer_points(n_segments // self.n_segments))
         hidden = (solution.seen - found.length).abs() > _HIDDEN * found.length
-        status = torch.where(hidden & (solution.status == Status.CONVERGED), Status.UNRESOLVED, solution.status)
+        certified = is_geodesic(residual, self.rtol) & ~hidden
+        status = solution.status.clone()
+        status[hidden & _is_one_of(status, _ENDED)] = Status.UNRESOLVED
+        status[certified & _is_one_of(status, _OVERRULED)] = Status.CONVERGED
         run = _Run(found, residual, status, solution.n_steps)
-        may_go_on = (solution.status != Status.MAX_STEPS) & (solution.n_steps < max_steps)
+        may_go_on = _is_one_of(status, _UNFINISHED) & (solution.n_steps < max_steps)
         if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments:
-            loose = ~is_geodesic(residual, self.rtol) & ~hidden
+            loose = ~certified & ~hidden
             anew = _bowed_line(start, end, 2 * n_segments) if guess is None else guess
             for chosen, begin in ((hidden & may_go_on, anew), (loose & may_go_on, found.points)):
                 rows = chosen.nonzero()[:, 0]
@@ -116,6 +127,10 @@ class _Run:
         status[rows] = other.status
         n_steps[rows] += other.n_steps
         return _Run(self.found.replaced(rows, other.found, shorter), residual, status, n_steps)
+
+
+def _is_one_of(status: Tensor, several: tuple[Status, ...]) -> Tensor:
+    return torch.isin(status, torch.tensor(several, device=status.device))
 
 
 def _bowed_line(start: Tensor, end: Tensor, n_segments: int) -> Tensor:

@@ -40,6 +40,11 @@ def metric_tensor(metric: Metric, z: Tensor) -> Tensor:
     return M
 
 
+def unchecked_tensor(metric: Metric, z: Tensor) -> Tensor:
+    """``metric(z)`` ``(n, d, d)`` at ``z (n, d)``, finite or not: a solver's trial point may lie anywhere."""
+    return metric.unchecked(z) if isinstance(metric, PullbackMetric) else metric(z)
+
+
 def squared_segments(metric: Metric, points: Tensor) -> Tensor:
     """Squared Riemannian length of every segment of discrete curves, to second order in the segments.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, has_immersion, points_at_once
+from geolib.curves import Metric, has_immersion, points_at_once, unchecked_tensor
 from geolib.metric import PullbackMetric
 
 
@@ -215,7 +215,7 @@ class TensorEnergy(PathEnergy):
     def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
         b, _, d = points.shape
         D = points.diff(dim=1)
-        M, B = self._derivatives((points[:, :-1] + D / 2).reshape(-1, d), D.reshape(-1, d))
+        M, B = tensor_and_slopes(self.metric, (points[:, :-1] + D / 2).reshape(-1, d), D.reshape(-1, d))
         M, B = M.reshape(b, -1, d, d).contiguous(), B.reshape(b, -1, d, d)
         MD = (M @ D.unsqueeze(-1)).squeeze(-1)
         slope = (B @ D.unsqueeze(-1)).squeeze(-1)
@@ -225,7 +225,7 @@ class TensorEnergy(PathEnergy):
             old_D, old_B, old_slope = before
             change = (slope - old_slope) / 2 - (old_B @ (D - old_D).unsqueeze(-1)).squeeze(-1)
         # D_t delta over a segment is its difference plus what the coordinates turn, R delta_{i+1} - L delta_i
-        turn = torch.linalg.solve(_regular(M), _along(M) + B.mT - B) / 4
+        turn = torch.linalg.solve(regular(M), _along(M) + B.mT - B) / 4
         eye = torch.eye(d, dtype=M.dtype, device=M.device)
         L, R = eye - turn, eye + turn
         stiff = ((R.mT @ M @ R)[:, :-1] + (L.mT @ M @ L)[:, 1:], -(L.mT @ M @ R)[:, 1:-1])
@@ -243,24 +243,6 @@ class TensorEnergy(PathEnergy):
             change=change,
         )
 
-    def _derivatives(self, z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
-        r"""M ``(n, d, d)``, and :math:`B_{kj} = \partial_k (M \Delta)_j` ``(n, d, d)`` for Delta ``(n, d)``.
-
-        In reverse mode: not every operation in a metric's forward derivatives has a forward derivative itself.
-        """
-        function = self.metric.unchecked if isinstance(self.metric, PullbackMetric) else self.metric
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
-            M = function(z)
-            rows = (M @ step.unsqueeze(-1)).squeeze(-1).sum(0)
-            # a metric that does not depend on z is flat
-            slopes = [
-                torch.autograd.grad(row, z, retain_graph=True, allow_unused=True)[0] if M.requires_grad else None
-                for row in rows
-            ]
-        B = torch.stack([torch.zeros_like(z) if slope is None else slope for slope in slopes], dim=-1)
-        return M.detach(), B.detach()
-
     @staticmethod
     def at_sites(step: Tensor) -> Tensor:
         still = torch.zeros_like(step[:, :1])
@@ -275,15 +257,34 @@ class TensorEnergy(PathEnergy):
         return sites.repeat_interleave(2, dim=1) / 4
 
 
+def tensor_and_slopes(metric: Metric, z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    r"""M ``(n, d, d)`` at ``z (n, d)``, and :math:`B_{kj} = \partial_k (M \Delta)_j` ``(n, d, d)``, Delta the ``step``.
+
+    Values may be not finite. In reverse mode: not every operation in a metric's forward derivatives has a forward
+    derivative itself.
+    """
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        M = unchecked_tensor(metric, z)
+        rows = (M @ step.unsqueeze(-1)).squeeze(-1).sum(0)
+        # a metric that does not depend on z is flat
+        slopes = [
+            torch.autograd.grad(row, z, retain_graph=True, allow_unused=True)[0] if M.requires_grad else None
+            for row in rows
+        ]
+    B = torch.stack([torch.zeros_like(z) if slope is None else slope for slope in slopes], dim=-1)
+    return M.detach(), B.detach()
+
+
 def _along(M: Tensor) -> Tensor:
     """How much the metric of segments ``(b, N, d, d)`` changes over each of them, by central differences."""
     padded = torch.cat([2 * M[:, :1] - M[:, 1:2], M, 2 * M[:, -1:] - M[:, -2:-1]], dim=1)
     return (padded[:, 2:] - padded[:, :-2]) / 2
 
 
-def _regular(M: Tensor) -> Tensor:
+def regular(M: Tensor) -> Tensor:
     """M kept away from singular, by rounding."""
-    level = 10 * torch.finfo(M.dtype).eps * M.diagonal(dim1=-2, dim2=-1).mean(-1).clamp_min(torch.finfo(M.dtype).tiny)
+    level = (10 * torch.finfo(M.dtype).eps * M.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(torch.finfo(M.dtype).tiny)
     return M + level[..., None, None] * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
 
 

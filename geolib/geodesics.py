@@ -39,14 +39,15 @@ def geodesic(
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``, differentiable by torch.
         start: ``(..., d)``; broadcast against ``end``. Their dtype and device are those of the whole computation.
         end: ``(..., d)``.
-        method: one of ``METHODS``: ``"newton"`` for speed and accuracy, ``"spline"`` for the paper's own.
+        method: one of ``METHODS``: ``"newton"`` for speed and accuracy, ``"spline"`` for the paper's own; the files of
+            ``geolib.solvers`` say what each does and where it comes from.
         n_segments: segments of the discretised curve, and of the result's ``points``. Where the tolerance asks for it,
             a method works with more.
         init: where curves begin: ``"line"``; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)``
             where that is clearly shorter than the line; ``"best"``, both, of which the shorter result is kept; or
             first guesses ``(..., n + 1, d)`` that run from start to end at equal steps of t.
-        latents: ``(n, d)``, the points that a graph is built on, such as the encoded data; needed for ``"graph"`` and
-            ``"best"``.
+        latents: ``(n, d)``, the points that a graph is built on, such as the encoded data; needed where ``init`` or
+            ``method`` is ``"graph"``, and for ``"best"``.
         rtol: relative tolerance in length: a curve is done when it is a geodesic to this tolerance (``is_geodesic``)
             and a further refinement would gain less; lengths are measured at least as finely.
         max_steps: steps a curve at most.
@@ -76,25 +77,26 @@ def geodesic(
     checks.integer("max_steps", max_steps, at_least=1)
     checks.positive("rtol", rtol)
     start, end, batch = _check_pairs(start, end)
-    guess = _check_init(init, latents, start, end, batch)
+    guess = _check_init(init, start, end, batch)
 
     with torch.no_grad():
-        graph = LatentGraph(metric, latents) if isinstance(init, str) and init != "line" else None
-        task = Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps)
+        graph = functools.cache(functools.partial(_graph, metric, latents, start))
+        led = isinstance(init, str) and init != "line"
+        task = Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph)
         size = curves_at_once(metric, start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
         parts, order = [], []
         connected = torch.ones(len(start), dtype=torch.bool, device=start.device)
         blocks = torch.arange(len(start), device=start.device).tensor_split(math.ceil(len(start) / size))
         for rows in blocks:
-            if graph is None:
+            if not led:
                 jobs = [(rows, [None if guess is None else guess[rows]])]
             else:
-                paths = graph.paths(start[rows], end[rows])
+                paths = graph().paths(start[rows], end[rows])
                 connected[rows] = paths.connected
-                led = paths.points[paths.shorter]
+                path = paths.points[paths.shorter]
                 jobs = [
                     (rows[~paths.shorter], [None]),
-                    (rows[paths.shorter], [led] if init == "graph" else [None, led]),
+                    (rows[paths.shorter], [path] if init == "graph" else [None, path]),
                 ]
             for chosen, guesses in jobs:
                 if len(chosen):
@@ -132,19 +134,20 @@ def _check_options(method: str, solve: object, options: dict[str, object]) -> No
             raise TypeError(f"{name}: not an option of method {method!r}, which has {', '.join(known) or 'none'}")
 
 
-def _check_init(
-    init: str | Tensor, latents: Tensor | None, start: Tensor, end: Tensor, batch: torch.Size
-) -> Tensor | None:
+def _graph(metric: Metric, latents: Tensor | None, start: Tensor) -> LatentGraph:
+    if latents is None:
+        raise ValueError("latents: got None, expected the points (n, d) that a graph is built on, such as encoded data")
+    checks.latent_points("latents", latents)
+    checks.same_kind("latents", latents, "start", start)
+    if latents.ndim != 2 or latents.shape[-1] != start.shape[-1]:
+        raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, {start.shape[-1]})")
+    return LatentGraph(metric, latents)
+
+
+def _check_init(init: str | Tensor, start: Tensor, end: Tensor, batch: torch.Size) -> Tensor | None:
     """First guesses ``(B, n + 1, d)`` with exact ends, or None where a word says how to begin."""
     if isinstance(init, str):
         checks.one_of("init", init, STARTS)
-        if init != "line" and latents is None:
-            raise ValueError(f"latents: got None, expected the points (n, d) that init={init!r} builds its graph on")
-        if init != "line":
-            checks.latent_points("latents", latents)
-            checks.same_kind("latents", latents, "start", start)
-            if latents.ndim != 2 or latents.shape[-1] != start.shape[-1]:
-                raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, {start.shape[-1]})")
         return None
     checks.latent_points("init", init, min_points=2)
     checks.same_kind("init", init, "start", start)

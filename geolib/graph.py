@@ -25,7 +25,7 @@ class Paths:
     """First guesses for the curves between B pairs of points."""
 
     points: Tensor
-    """(B, 17, d), at equal steps of Riemannian length; the straight line where no path is shorter"""
+    """(B, n_segments + 1, d), at equal steps of Riemannian length; the straight line where no path is shorter"""
     shorter: Tensor
     """(B,), whether the path is at least 1 % shorter than the line. Nearly as long as the line, paths were seen to lead
     to a longer geodesic as often as to a shorter one."""
@@ -68,12 +68,13 @@ class LatentGraph:
         pairs = np.unique(np.sort(np.stack([a, b]), axis=0)[:, a != b], axis=1)
         self._edges = (*pairs, self._lengths(self.nodes[pairs[0]], self.nodes[pairs[1]]))
 
-    def paths(self, start: Tensor, end: Tensor) -> Paths:
+    def paths(self, start: Tensor, end: Tensor, *, n_segments: int = _PATH_SEGMENTS) -> Paths:
         """First guesses for the curves between pairs of points.
 
         Args:
             start: ``(B, d)``.
             end: ``(B, d)``; both are joined to their nearest latents.
+            n_segments: of the paths.
 
         Returns:
             the paths, smoothed, and how they compare to straight lines.
@@ -96,16 +97,16 @@ class LatentGraph:
         distance, before = dijkstra(graph, directed=False, indices=starts, return_predecessors=True)
         position = _numpy(torch.cat([self.nodes, both]))
 
-        guess = straight(start, end, _PATH_SEGMENTS)
+        guess = straight(start, end, n_segments)
         arrival = distance[np.arange(n_pairs), starts + n_pairs]
-        direct = self._lengths(start, end, n_segments=_EDGE_SEGMENTS * _PATH_SEGMENTS)
+        direct = self._lengths(start, end, n_segments=_EDGE_SEGMENTS * n_segments)
         for i in np.nonzero(arrival < direct)[0]:
             path = [starts[i] + n_pairs]
             while path[-1] != starts[i]:
                 path.append(before[i, path[-1]])
             path = path[::-1]
             corners, reached = torch.from_numpy(position[path]), torch.from_numpy(distance[i, path])
-            guess[i] = _resampled(corners, reached.diff()).to(guess)
+            guess[i] = _resampled(corners, reached.diff(), n_segments).to(guess)
         guess[:, 0], guess[:, -1] = start, end
         length = _numpy(curve_length(self.metric, _subdivided(guess)))
         shorter, connected = length <= _WORTHWHILE * direct, np.isfinite(arrival)
@@ -137,10 +138,10 @@ def _numpy(x: Tensor) -> np.ndarray:
     return x.detach().cpu().double().numpy()
 
 
-def _resampled(corners: Tensor, lengths: Tensor) -> Tensor:
+def _resampled(corners: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
     """Points at equal steps of length along a polygon ``(k + 1, d)`` with edges of these lengths, smoothed."""
     t = torch.linspace(0, 1, len(corners), dtype=corners.dtype)
-    even = even_parameters(t.unsqueeze(0), lengths.unsqueeze(0), _PATH_SEGMENTS)[0] * (len(corners) - 1)
+    even = even_parameters(t.unsqueeze(0), lengths.unsqueeze(0), n_segments)[0] * (len(corners) - 1)
     left = even.floor().long().clamp(0, len(corners) - 2)
     points = torch.lerp(corners[left], corners[left + 1], (even - left).unsqueeze(-1))
     for _ in range(_SMOOTHINGS):

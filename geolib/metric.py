@@ -137,7 +137,8 @@ class PullbackMetric:
 
     def unchecked(self, z: Tensor) -> Tensor:
         """The metric tensor at ``z (n, d)``, finite or not: ``(n, d, d)``."""
-        return torch.cat([self._metric(part) for part in z.split(self.chunk_size(z))])
+        parts = [self._metric(part) for part in z.split(self.chunk_size(z))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _in_parts(self, function: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor) -> tuple[Tensor, Tensor]:
         parts = [function(part) for part in z.split(self.chunk_size(z))]
@@ -307,3 +308,28 @@ def extremal_directions(M: Tensor) -> tuple[Tensor, Tensor]:
     largest = vectors.abs().argmax(dim=-2, keepdim=True)
     vectors = vectors * torch.where(vectors.gather(-2, largest) < 0, -1.0, 1.0)
     return vectors[..., 0], vectors[..., -1]
+
+
+def smoothed(M: Tensor, strength: float) -> Tensor:
+    r"""Metric tensors whose small singular values s are pressed down to :math:`s^3 / (s^2 + \lambda)`.
+
+    Those far above the root of lambda stay as they are: what remains is a metric of lower rank, in which curves may
+    take any way along directions that change the output little. Computed as :math:`M^3 (M^2 + \lambda I)^{-1}`,
+    which has derivatives where singular values meet too.
+
+    Args:
+        M: metric tensors ``(..., d, d)``.
+        strength: lambda, in units of M squared.
+
+    Returns:
+        ``(..., d, d)``, symmetric positive semidefinite, never larger than M.
+
+    Source:
+        Chen et al. 2018, "Smoothing the metric tensor".
+    """
+    _check_tensors(M)
+    checks.positive("strength", strength)
+    square = M @ M
+    kept = torch.linalg.solve(square + strength * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device), square)
+    out = M @ kept  # all three commute
+    return (out + out.mT) / 2

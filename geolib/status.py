@@ -15,6 +15,9 @@ class Status(IntEnum):
     UNRESOLVED = 6
     NOT_GEODESIC = 7
     CONVERGED_FROM_LINE = 8
+    BEST_OF_ITS_KIND = 9
+    DIVERGED = 10
+    MAX_NODES = 11
 
     @property
     def sentence(self) -> str:
@@ -35,4 +38,8 @@ _SENTENCES = {
     "n_segments, or accept it where the generator has kinks (ReLU), at which the equation does not hold",
     Status.CONVERGED_FROM_LINE: "the curve is as short as the tolerance asks, but began as the straight line, as the "
     "graph does not connect start and end; give more latents",
+    Status.BEST_OF_ITS_KIND: "the shortest curve that this method can draw, which is no geodesic to the tolerance; "
+    "begin another method from its points (init=g.points)",
+    Status.DIVERGED: 'the method ran away from its first guess; begin nearer (init="best"), or use another method',
+    Status.MAX_NODES: "the equation needs more nodes than allowed; raise max_nodes",
 }

@@ -1,8 +1,15 @@
 """One file a method, one line a method here. A solver is ``solve(problem, **its own options) -> Solution``."""
 
-from geolib.solvers import newton, spline
+from geolib.solvers import bvp, discrete, fixed_point, georce, graph, network, newton, quadratic, spline
 
 SOLVERS = {
     "newton": newton.solve,
     "spline": spline.solve,
+    "georce": georce.solve,
+    "discrete": discrete.solve,
+    "quadratic": quadratic.solve,
+    "network": network.solve,
+    "graph": graph.solve,
+    "bvp": bvp.solve,
+    "fixed_point": fixed_point.solve,
 }

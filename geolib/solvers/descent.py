@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geolib.curves import Metric, metric_tensor
+
 # value (b,) and gradient (b, m) of the problems with these indices (b,) at these unknowns (b, m)
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # the inverse of an approximate Hessian of the problems with these indices, applied to (b, m)
@@ -101,6 +103,15 @@ def minimise(
         settled[moved] = quiet[moved] >= 2
         active = active[~settled[active] & (n_steps[active] < max_steps[active])]
     return Descent(x, value, n_steps, settled)
+
+
+def inverse_mean_metric(metric: Metric, points: Tensor) -> Tensor:
+    """The inverse of the metric's mean over the points of each curve ``(B, n, d)``, kept away from singular:
+    ``(B, d, d)``, which scales a descent."""
+    M = torch.stack([metric_tensor(metric, z) for z in points.unbind(1)]).mean(0)
+    values, vectors = torch.linalg.eigh(M)
+    values = values.clamp_min(1e-3 * values[:, -1:]).clamp_min(torch.finfo(M.dtype).tiny)
+    return vectors @ (vectors.mT / values.unsqueeze(-1))
 
 
 def _two_loops(

@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from geolib import checks, tridiagonal
-from geolib.curves import straight
 from geolib.energy import Expansion, PathEnergy, path_energy
-from geolib.solvers.problem import Problem, Solution
+from geolib.solvers.problem import Problem, Solution, resampled
 from geolib.spline import CubicBSpline
 from geolib.status import Status
 
@@ -83,30 +82,15 @@ def solve(problem: Problem) -> Solution:
     n_segments = max(points.shape[1] - 1 for _, points in done)
     points = problem.start.new_empty(n_curves, n_segments + 1, problem.start.shape[-1])
     for rows, part in done:
-        points[rows] = _on(part, n_segments)
+        points[rows] = resampled(part, n_segments)
     return Solution(CubicBSpline.fit(points), status, n_steps, seen)
 
 
 def _initial_points(problem: Problem, enough: int) -> Tensor:
     n_segments = _COARSEST
-    if problem.init is None:
-        points = straight(problem.start, problem.end, n_segments)
-    else:
-        while n_segments < min(2 * enough, problem.init.shape[1] - 1):
-            n_segments *= 2
-        points = _on(problem.init, n_segments)
-    points[:, 0], points[:, -1] = problem.start, problem.end
-    return points
-
-
-def _on(points: Tensor, n_segments: int) -> Tensor:
-    """Points ``(b, n_segments + 1, d)`` of the splines through ``points (b, N + 1, d)``."""
-    if points.shape[1] == n_segments + 1:
-        return points.clone()
-    t = torch.linspace(0, 1, n_segments + 1, dtype=points.dtype, device=points.device)
-    out = CubicBSpline.fit(points)(t)
-    out[:, 0], out[:, -1] = points[:, 0], points[:, -1]
-    return out
+    while problem.init is not None and n_segments < min(2 * enough, problem.init.shape[1] - 1):
+        n_segments *= 2
+    return problem.points(n_segments)
 
 
 class _Curves:
@@ -145,7 +129,7 @@ class _Curves:
 
     def refined(self, rows: Tensor) -> "_Curves":
         """Those of ``rows (b,)``, with twice as many segments."""
-        points = _on(self.points[rows], 2 * self.n_segments)
+        points = resampled(self.points[rows], 2 * self.n_segments)
         sites = self.energy.refined(self.sites[rows])
         return _Curves(self.energy, self.index[rows], points, self.steps_left[rows], sites, self.damping[rows])
 

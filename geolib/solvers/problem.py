@@ -1,10 +1,13 @@
 """What a solver is given and what it returns."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from geolib.curves import Metric
+from geolib.curves import Metric, straight
+from geolib.graph import LatentGraph
 from geolib.spline import CubicBSpline
 
 
@@ -24,6 +27,13 @@ class Problem:
     """relative change of a curve's length below which it is done"""
     max_steps: Tensor
     """(B,)"""
+    graph: Callable[[], LatentGraph]
+    """the graph of the caller's latents, built when it is first asked for; ValueError where none were given"""
+
+    def points(self, n_segments: int | None = None) -> Tensor:
+        """Where the curves begin, at equal steps of t: ``(B, n_segments + 1, d)``; by default as many as asked for."""
+        n_segments = n_segments or self.n_segments
+        return straight(self.start, self.end, n_segments) if self.init is None else resampled(self.init, n_segments)
 
 
 @dataclass(frozen=True)
@@ -38,3 +48,13 @@ class Solution:
     """(B,)"""
     seen: Tensor
     """(B,), the length as the solver's own points see it"""
+
+
+def resampled(points: Tensor, n_segments: int) -> Tensor:
+    """Points ``(b, n_segments + 1, d)`` of the splines through ``points (b, N + 1, d)``, at equal steps of t."""
+    if points.shape[1] == n_segments + 1:
+        return points.clone()
+    t = torch.linspace(0, 1, n_segments + 1, dtype=points.dtype, device=points.device)
+    out = CubicBSpline.fit(points)(t)
+    out[:, 0], out[:, -1] = points[:, 0], points[:, -1]
+    return out

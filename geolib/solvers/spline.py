@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, curve_length, energy_and_gradient, metric_tensor
-from geolib.solvers.descent import minimise
+from geolib.curves import curve_length, energy_and_gradient
+from geolib.solvers.descent import inverse_mean_metric, minimise
 from geolib.solvers.problem import Problem, Solution
 from geolib.spline import CubicBSpline, basis
 from geolib.status import Status
@@ -101,7 +101,8 @@ class _Batch:
         ends = N[:, [0, -1]] @ P[:, [0, -1]]
         inner = N[:, 1:-1]
         flexibility = torch.linalg.inv(2 * (len(t) - 1) * inner.diff(dim=0).T @ inner.diff(dim=0))
-        inverse_metric = _inverse_mean_metric(self.problem.metric, part)
+        few = torch.linspace(0, 1, _METRIC_SAMPLES, dtype=t.dtype, device=t.device)
+        inverse_metric = inverse_mean_metric(self.problem.metric, part(few))
 
         def objective(unknowns: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
             points = inner @ unknowns.reshape(len(index), n_control - 2, d) + ends[index]
@@ -125,12 +126,3 @@ class _Batch:
         control_points[active, 1:-1] = free
         self.curve = CubicBSpline(control_points, self.curve.knots)
         return found.settled
-
-
-def _inverse_mean_metric(metric: Metric, curve: CubicBSpline) -> Tensor:
-    """The inverse of the metric's mean along each curve ``(B, d, d)``, kept away from singular."""
-    z = curve(torch.linspace(0, 1, _METRIC_SAMPLES, dtype=curve.knots.dtype, device=curve.knots.device))
-    M = torch.stack([metric_tensor(metric, z[:, i]) for i in range(z.shape[1])]).mean(0)
-    values, vectors = torch.linalg.eigh(M)
-    values = values.clamp_min(1e-3 * values[:, -1:]).clamp_min(torch.finfo(M.dtype).tiny)
-    return vectors @ (vectors.mT / values.unsqueeze(-1))

@@ -1,0 +1,146 @@
+"""The geodesic equation as a two-point boundary value problem, by scipy's collocation."""
+
+import numpy as np
+import torch
+from scipy.integrate import solve_bvp
+from torch import Tensor
+
+from geolib import checks
+from geolib.acceleration import acceleration
+from geolib.curves import Metric, curve_length
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline
+from geolib.status import Status
+
+_DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}  # eps^(1/3), of central differences
+_OUTCOMES = {0: Status.CONVERGED, 1: Status.MAX_NODES, 2: Status.DIVERGED, 3: Status.DIVERGED}  # scipy's
+
+
+class _OutOfSteps(Exception):
+    """The callback's way out of scipy's loop."""
+
+
+class _NotFinite(Exception):
+    """The same, where the iteration left the region in which the metric is finite."""
+
+
+def solve(problem: Problem, *, max_nodes: int = 1000) -> Solution:
+    r"""Solve :math:`z'' = -\Gamma(z', z')` with both ends given, pair by pair.
+
+    Collocation of fourth order on a mesh that adapts itself, in float64; the metric is evaluated in the caller's
+    precision. A step is one linearisation on the whole mesh. Where it converges the curve is accurate, but it may be
+    another geodesic than the shortest, or none may be found: Newton's method on the equation has no energy to hold on
+    to.
+
+    Args:
+        problem: end points and initial curves.
+        max_nodes: at most so many mesh nodes a curve.
+
+    Source:
+        Arvanitidis et al. 2018, Sec. 3 (the equation, solved by Matlab's bvp5c); Kierzenka & Shampine 2001.
+    """
+    checks.integer("max_nodes", max_nodes, at_least=problem.n_segments + 1)
+    found = [_Pair(problem, row).solve(max_nodes) for row in range(len(problem.start))]
+    curves, status, n_steps = zip(*found, strict=True)
+    n_segments = problem.n_segments
+    while n_segments < max(n for _, n in curves) and n_segments < 8 * problem.n_segments:
+        n_segments *= 2
+    t = np.linspace(0, 1, n_segments + 1)
+    points = torch.stack([torch.from_numpy(np.stack(curve(t), axis=-1)) for curve, _ in curves]).to(problem.start)
+    points[:, 0], points[:, -1] = problem.start, problem.end
+    return Solution(
+        CubicBSpline.fit(points),
+        torch.tensor(status).to(problem.max_steps),
+        torch.tensor(n_steps).to(problem.max_steps),
+        curve_length(problem.metric, points),
+    )
+
+
+class _Pair:
+    """One pair of points: the equation, its derivatives, and how far the iteration got."""
+
+    def __init__(self, problem: Problem, row: int):
+        self.metric: Metric = problem.metric
+        self.kind = problem.start[row]
+        self.start, self.end = _numpy(problem.start[row]), _numpy(problem.end[row])
+        self.max_steps = int(problem.max_steps[row])
+        self.tolerance = 0.1 * problem.rtol**0.5  # of the equation; what it makes of the length is its square
+        first = CubicBSpline.fit(problem.points()[row])
+        self.t = np.linspace(0, 1, problem.n_segments + 1)
+        t = torch.from_numpy(self.t).to(self.kind)
+        self.first = np.concatenate([_numpy(first(t)).T, _numpy(first.velocity(t)).T])
+        self.calls = 0
+        self.seen = self.t, self.first  # the last state that was linearised
+
+    def solve(self, max_nodes: int) -> tuple[tuple, int, int]:
+        """The curve as a function of t with its number of mesh intervals, its status, and how many steps it took."""
+        try:
+            with np.errstate(all="ignore"):
+                found = solve_bvp(
+                    self._equation,
+                    self._ends,
+                    self.t,
+                    self.first,
+                    fun_jac=self._derivatives,
+                    tol=self.tolerance,
+                    bc_tol=self.tolerance,
+                    max_nodes=max_nodes,
+                )
+        except _OutOfSteps:
+            return self._interrupted(Status.MAX_STEPS)
+        except _NotFinite:
+            return self._interrupted(Status.DIVERGED)
+        d = len(self.start)
+        return (lambda t: found.sol(t)[:d], len(found.x) - 1), _OUTCOMES[found.status], self.n_steps
+
+    @property
+    def n_steps(self) -> int:
+        """Linearisations: scipy asks for the derivatives at the nodes, then in the middle between them."""
+        return (self.calls + 1) // 2
+
+    def _interrupted(self, status: Status) -> tuple[tuple, int, int]:
+        t, y = self.seen
+        d = len(self.start)
+        return (lambda at: np.stack([np.interp(at, t, row) for row in y[:d]]), len(t) - 1), status, self.n_steps
+
+    def _ends(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        d = len(self.start)
+        return np.concatenate([first[:d] - self.start, last[:d] - self.end])
+
+    def _acceleration(self, z: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """``(d, n)`` each."""
+        a = _numpy(acceleration(self.metric, *(torch.from_numpy(x.T.copy()).to(self.kind) for x in (z, v)))).T
+        if not np.isfinite(a).all():
+            raise _NotFinite
+        return a
+
+    def _equation(self, t: np.ndarray, y: np.ndarray) -> np.ndarray:
+        d = len(self.start)
+        return np.concatenate([y[d:], self._acceleration(y[:d], y[d:])])
+
+    def _derivatives(self, t: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """How the right side changes with the state ``(2 d, 2 d, n)``, by central differences of one batch."""
+        if self.calls == 2 * self.max_steps:
+            raise _OutOfSteps
+        if self.calls % 2 == 0:
+            self.seen = t, y
+        self.calls += 1
+        d, n = len(self.start), len(t)
+        z, v = y[:d], y[d:]
+        eye = np.eye(d)[:, :, None]
+        h = _DIFFERENCE[self.kind.dtype] * max(1e-3, np.abs(z).max())
+        # the acceleration is quadratic in the velocity, so that a difference of any size is exact there
+        k = max(np.abs(v).max(), np.finfo(float).tiny)
+        states = np.concatenate([z + h * eye, z - h * eye, *[np.broadcast_to(z, (d, d, n))] * 2])
+        velocities = np.concatenate([*[np.broadcast_to(v, (d, d, n))] * 2, v + k * eye, v - k * eye])
+        a = self._acceleration(*(x.transpose(1, 0, 2).reshape(d, -1) for x in (states, velocities)))
+        a = a.reshape(d, 4, d, n)
+        out = np.zeros((2 * d, 2 * d, n))
+        out[:d, d:] = eye
+        out[d:, :d] = (a[:, 0] - a[:, 1]) / (2 * h)
+        out[d:, d:] = (a[:, 2] - a[:, 3]) / (2 * k)
+        return out
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy()

@@ -1,0 +1,103 @@
+"""Points moved by gradient descent, as the first papers on decoders did."""
+
+import torch
+from torch import Tensor
+
+from geolib.curves import energy_and_gradient
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline
+from geolib.status import Status
+
+_REMEMBERED = 10  # energies, of which a step must undercut the largest
+_SUFFICIENT = 1e-4  # Armijo's constant
+_QUIET = 10  # steps over which the energy's fall is judged, as this descent does not fall evenly
+_TRIALS = 30
+
+
+def solve(problem: Problem) -> Solution:
+    r"""Minimise the discrete energy :math:`\sum_i |z_{i+1} - z_i|_M^2` by descent along its plain gradient.
+
+    Steps have the length of Barzilai & Borwein, shortened until the energy falls below the largest of the last ten.
+    The number of steps grows with the number of points, since only neighbours feel each other's moves.
+
+    Source:
+        Shao et al. 2017, Algorithm 1; Laine 2018. Both take one fixed step length. The lengths here: Barzilai & Borwein
+        1988; Raydan 1997.
+    """
+    points = problem.points()
+    n_curves = len(points)
+    energy, slope = _energy(problem, points)
+    best, best_points = energy.clone(), points.clone()
+    history = energy.unsqueeze(-1).repeat(1, _REMEMBERED)
+    size = _first_size(points, energy)
+    n_steps = torch.zeros_like(problem.max_steps)
+    status = torch.full_like(problem.max_steps, Status.MAX_STEPS)
+    before = best.clone()  # the best energy _QUIET steps ago
+    active = torch.arange(n_curves, device=points.device)
+    while True:
+        active = active[(n_steps[active] < problem.max_steps[active])]
+        if not len(active):
+            break
+        moved, new_points, new_energy, new_slope = _line_search(problem, points, slope, history, size, active)
+        status[active[~moved]] = Status.CONVERGED  # no step along the gradient lowers the energy any more
+        active, new_points, new_energy, new_slope = (x[moved] for x in (active, new_points, new_energy, new_slope))
+        size[active] = _next_size(new_points - points[active], new_slope - slope[active], size[active])
+        points[active], energy[active], slope[active] = new_points, new_energy, new_slope
+        n_steps[active] += 1
+        history[active] = torch.cat([history[active, 1:], new_energy.unsqueeze(-1)], dim=-1)
+        better = active[new_energy < best[active]]
+        best[better], best_points[better] = energy[better], points[better]
+        due = active[n_steps[active] % _QUIET == 0]
+        # a length's relative change is half its energy's; and a slow descent has farther to go than it seems
+        quiet = before[due] - best[due] <= problem.rtol / 8 * best[due]
+        status[due[quiet]] = Status.CONVERGED
+        before[due] = best[due]
+        active = active[status[active] != Status.CONVERGED]
+    return Solution(CubicBSpline.fit(best_points), status, n_steps, best.sqrt())
+
+
+def _energy(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The path energy and its gradient in the inner points; the ends do not move."""
+    energy, slope = energy_and_gradient(problem.metric, points)
+    slope[:, 0], slope[:, -1] = 0, 0
+    return energy, slope
+
+
+def _first_size(points: Tensor, energy: Tensor) -> Tensor:
+    """Step lengths ``(B,)`` in units of the inverse of the energy's curvature, which a flat space has."""
+    n_segments = points.shape[1] - 1
+    latent = n_segments * points.diff(dim=1).square().sum((-2, -1))
+    return latent / energy.clamp_min(torch.finfo(points.dtype).tiny) / (8 * n_segments)
+
+
+def _next_size(step: Tensor, change: Tensor, size: Tensor) -> Tensor:
+    """Barzilai & Borwein's second length; where the curvature seen is not positive, twice the last one."""
+    product, square = (step * change).sum((-2, -1)), change.square().sum((-2, -1))
+    known = (product > 0) & (square > 0)
+    return torch.where(known, product / torch.where(known, square, 1.0), 2 * size)
+
+
+def _line_search(
+    problem: Problem, points: Tensor, slope: Tensor, history: Tensor, size: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Who moved ``(b,)``, and where to; step lengths are quartered until the energy falls enough."""
+    new_points, new_slope = points[active].clone(), slope[active].clone()
+    new_energy = history[active, -1].clone()
+    moved = torch.zeros(len(active), dtype=torch.bool, device=points.device)
+    squared_slope = slope.square().sum((-2, -1))
+    waiting = (squared_slope[active] > 0).nonzero()[:, 0]
+    length = size[active].clone()
+    for _ in range(_TRIALS):
+        if not len(waiting):
+            break
+        rows = active[waiting]
+        trial = points[rows] - length[waiting, None, None] * slope[rows]
+        energy, trial_slope = _energy(problem, trial)
+        allowed = history[rows].amax(-1) - _SUFFICIENT * length[waiting] * squared_slope[rows]
+        enough = energy <= allowed
+        done = waiting[enough]
+        moved[done] = True
+        new_points[done], new_energy[done], new_slope[done] = trial[enough], energy[enough], trial_slope[enough]
+        waiting = waiting[~enough]
+        length[waiting] /= 4
+    return moved, new_points, new_energy, new_slope

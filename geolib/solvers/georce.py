@@ -1,0 +1,154 @@
+"""GEORCE: the discrete curve as an optimal control problem, whose linearisation is solved in closed form."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geolib import checks
+from geolib.curves import Metric, points_at_once, unchecked_tensor
+from geolib.energy import regular
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline
+from geolib.status import Status
+
+_SUFFICIENT = 1e-4  # Armijo's constant
+_TRIALS = 30
+_LAST_GAIN = 0.1  # times rtol: a curve is settled when the full step would make it shorter by less
+_BOLDER = 2  # a step that was taken whole may be followed by one so many times as long, up to the full one
+
+
+def solve(problem: Problem) -> Solution:
+    r"""Minimise :math:`E = \sum_s u_s^T G_s u_s` over the steps :math:`u_s = z_{s+1} - z_s` of curves with fixed ends.
+
+    With the metric G and the forces :math:`\nu_s = \nabla (u_s^T G u_s)` held fixed at the current curve, the optimal
+    steps are known in closed form: :math:`u_s = -\tfrac12 G_s^{-1} (\mu + \tfrac12 \nu_s + \sum_{j>s} \nu_j)`, with
+    the one multiplier mu that makes the curve end where it should. An iteration goes there, or part of the way.
+
+    Source:
+        Rygaard & Hauberg 2024, Algorithm 1. Two deviations. The metric is taken in the middle of each segment and not
+        at its first point: the error falls with N squared instead of N, and a curve and its reverse are treated alike.
+        And the line search: starting from the full step every time and halving it, as in the paper, ends at a wall of
+        variance before it has begun. Here it remembers how far the last step went, and cuts a step by the parabola
+        through what it saw.
+    """
+    points = problem.points()
+    state = _linearised(problem.metric, points)
+    checks.finite("metric along the initial curve", state.energy)
+    share = torch.ones_like(state.energy)
+    n_steps = torch.zeros_like(problem.max_steps)
+    status = torch.full_like(problem.max_steps, Status.MAX_STEPS)
+    active = torch.arange(len(points), device=points.device)
+    while True:
+        active = active[n_steps[active] < problem.max_steps[active]]
+        if not len(active):
+            break
+        here = state[active]
+        step, slope = _step(here)
+        # the full step would lower the model of the energy by half of -slope, and the length by half of that
+        small = -slope <= 4 * _LAST_GAIN * problem.rtol * here.energy
+        status[active[small]] = Status.CONVERGED
+        active, here, step, slope = active[~small], here[~small], step[~small], slope[~small]
+        moved, trial, share[active] = _line_search(
+            problem.metric, points[active], here.energy, step, slope, share[active]
+        )
+        status[active[~moved]] = Status.CONVERGED  # no step lowers the energy any more
+        active = active[moved]
+        if len(active):
+            points[active] = trial[moved]
+            n_steps[active] += 1
+            state.put(active, _linearised(problem.metric, points[active]))
+    return Solution(CubicBSpline.fit(points), status, n_steps, state.seen)
+
+
+@dataclass
+class _State:
+    """What a curve's linearisation needs, ``(b, N, ...)``."""
+
+    G: Tensor
+    u: Tensor
+    nu: Tensor
+
+    @property
+    def squares(self) -> Tensor:
+        return torch.einsum("bsi,bsij,bsj->bs", self.u, self.G, self.u)
+
+    @property
+    def energy(self) -> Tensor:
+        return self.squares.sum(-1)
+
+    @property
+    def seen(self) -> Tensor:
+        return self.squares.clamp_min(0).sqrt().sum(-1)
+
+    def __getitem__(self, rows: Tensor) -> "_State":
+        return _State(self.G[rows], self.u[rows], self.nu[rows])
+
+    def put(self, rows: Tensor, other: "_State") -> None:
+        self.G[rows], self.u[rows], self.nu[rows] = other.G, other.u, other.nu
+
+
+def _linearised(metric: Metric, points: Tensor) -> _State:
+    u = points.diff(dim=1)
+    G, nu = _metric_and_force(metric, (points[:, :-1] + u / 2).flatten(0, 1), u.flatten(0, 1))
+    return _State(G.unflatten(0, u.shape[:2]), u, nu.unflatten(0, u.shape[:2]))
+
+
+def _metric_and_force(metric: Metric, z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """G ``(n, d, d)`` and the gradient of u^T G u in z ``(n, d)``."""
+    tensors, forces = [], []
+    for part, step in zip(z.split(points_at_once(metric, z)), u.split(points_at_once(metric, z)), strict=True):
+        with torch.enable_grad():
+            at = part.detach().requires_grad_()
+            G = unchecked_tensor(metric, at)
+            square = torch.einsum("ni,nij,nj->", step, G, step)
+            force = torch.autograd.grad(square, at, allow_unused=True)[0] if G.requires_grad else None
+        tensors.append(G.detach())
+        forces.append(torch.zeros_like(part) if force is None else force)
+    return torch.cat(tensors), torch.cat(forces)
+
+
+def _energy(metric: Metric, points: Tensor) -> Tensor:
+    """E ``(b,)``, finite or not."""
+    u = points.diff(dim=1)
+    G = unchecked_tensor(metric, (points[:, :-1] + u / 2).flatten(0, 1))
+    return torch.einsum("bsi,bsij,bsj->b", u, G.unflatten(0, u.shape[:2]), u)
+
+
+def _step(state: _State) -> tuple[Tensor, Tensor]:
+    """The way to the linearised problem's solution ``(b, N + 1, d)``, and the energy's slope along it ``(b,)``."""
+    force = 2 * (state.G @ state.u.unsqueeze(-1)).squeeze(-1)
+    force += state.nu.flip(1).cumsum(1).flip(1) - state.nu / 2
+    inverse = torch.linalg.inv(regular(state.G))
+    reach = (inverse @ force.unsqueeze(-1)).squeeze(-1).sum(1)
+    mu = -torch.linalg.solve(inverse.sum(1), reach)
+    change = -(inverse @ (mu.unsqueeze(1) + force).unsqueeze(-1)).squeeze(-1) / 2
+    step = torch.cat([torch.zeros_like(change[:, :1]), change.cumsum(1)], dim=1)
+    step[:, -1] = 0  # but for rounding
+    return step, (force * change).sum((-2, -1))
+
+
+def _line_search(
+    metric: Metric, points: Tensor, energy: Tensor, step: Tensor, slope: Tensor, share: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Who moved ``(b,)``, where to, and which share of the step to try first the next time."""
+    new_points = points.clone()
+    moved = torch.zeros_like(share, dtype=torch.bool)
+    share = share.clone()
+    waiting = (slope < 0).nonzero()[:, 0]
+    for _ in range(_TRIALS):
+        if not len(waiting):
+            break
+        a = share[waiting]
+        trial = points[waiting] + a[:, None, None] * step[waiting]
+        found = _energy(metric, trial)
+        enough = found <= energy[waiting] + _SUFFICIENT * a * slope[waiting]
+        done = waiting[enough]
+        moved[done], new_points[done] = True, trial[enough]
+        # the parabola's minimum between a tenth and a half of where the energy was too large or not finite
+        over = found - energy[waiting] - a * slope[waiting]
+        cut = torch.where(over > 0, -slope[waiting] * a / (2 * over), 0.5).nan_to_num(0.1).clamp(0.1, 0.5)
+        share[waiting[~enough]] = (a * cut)[~enough]
+        waiting = waiting[~enough]
+    share[moved] = (share[moved] * _BOLDER).clamp(max=1)
+    return moved, new_points, share

@@ -1,0 +1,126 @@
+"""A small neural network as the curve, whose ends an affine map makes exact."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from geolib import checks
+from geolib.curves import curve_length, energy_and_gradient, metric_tensor
+from geolib.metric import smoothed
+from geolib.solvers.descent import minimise
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline
+from geolib.status import Status
+
+_SHARPEST = 6.0  # slope of the steepest hidden unit, per unit of t
+
+
+def solve(problem: Problem, *, n_hidden: int = 16, smoothing: float | None = None) -> Solution:
+    r"""Minimise the path energy over the weights of :math:`\hat z(t)`, a network with one layer of hidden tanh units.
+
+    The curve is :math:`z(t) = z_0 + (z_1 - z_0) (\hat z(t) - \hat z(0)) / (\hat z(1) - \hat z(0))` in each coordinate,
+    which runs from start to end whatever the weights. A coordinate in which start and end agree could not bend: the
+    map is therefore applied in coordinates that are turned so that start and end differ by the same in each.
+
+    Args:
+        problem: end points and initial curves.
+        n_hidden: hidden units, even.
+        smoothing: lambda of ``metric.smoothed``, in units of the metric squared: the energy is that under the smoothed
+            metric, though lengths are always those of the metric itself. None for no smoothing.
+
+    Source:
+        Chen et al. 2018, Sec. 2. They descend the length by stochastic gradients; here it is the energy, whose minimum
+        also has constant speed, by L-BFGS. The network begins as the straight line, or fitted to the first guess.
+    """
+    checks.integer("n_hidden", n_hidden, at_least=2)
+    if n_hidden % 2:
+        raise ValueError(f"n_hidden: got {n_hidden}, expected an even number")
+    metric = problem.metric
+    if smoothing is not None:
+        checks.positive("smoothing", smoothing)
+
+        def metric(z: Tensor) -> Tensor:
+            return smoothed(metric_tensor(problem.metric, z), smoothing)
+
+    curves = _Networks(problem, n_hidden)
+    scale = energy_and_gradient(metric, curves.points(curves.first, slice(None)))[0]
+
+    def objective(weights: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            weights = weights.detach().requires_grad_()
+            points = curves.points(weights, rows)
+            energy, slope = energy_and_gradient(metric, points.detach())
+            (gradient,) = torch.autograd.grad(points, weights, slope)
+        return energy, gradient
+
+    found = minimise(
+        objective,
+        curves.first,
+        precondition=lambda gradient, rows: gradient / (10 * scale[rows, None]),
+        tolerance=problem.rtol / 16,
+        max_steps=problem.max_steps,
+    )
+    points = curves.points(found.unknowns, slice(None))
+    points[:, 0], points[:, -1] = problem.start, problem.end
+    status = torch.where(found.settled, Status.BEST_OF_ITS_KIND, Status.MAX_STEPS)
+    return Solution(CubicBSpline.fit(points), status, found.n_steps, curve_length(problem.metric, points))
+
+
+class _Networks:
+    """A batch of networks of the same layout, their weights in rows ``(B, m)``."""
+
+    def __init__(self, problem: Problem, n_hidden: int):
+        self.start, self.line = problem.start, problem.end - problem.start
+        self.n_hidden, self.d = n_hidden, self.line.shape[-1]
+        self.turn = _turn(self.line)
+        self.t = torch.linspace(0, 1, problem.n_segments + 1, dtype=self.line.dtype, device=self.line.device)
+        # units in mirrored pairs, so that a curve and its reverse are descended alike
+        slopes = torch.linspace(1.0, _SHARPEST, n_hidden // 2).to(self.line).repeat_interleave(2)
+        places = torch.linspace(-0.5, 0.5, n_hidden).to(self.line)
+        slopes = torch.cat([slopes[::2], slopes[::2].flip(0)])
+        self.layout = [(n_hidden,), (n_hidden,), (n_hidden, self.d)]
+        hidden = torch.stack([slopes, -slopes * places])
+        out = self._fitted(problem, hidden) if problem.init is not None else self.line.new_zeros(n_hidden, self.d)
+        out = out.expand(len(self.line), n_hidden, self.d)
+        self.first = torch.cat([hidden.reshape(1, -1).expand(len(self.line), -1), out.flatten(1)], dim=-1)
+
+    def _hidden(self, slopes: Tensor, offsets: Tensor) -> Tensor:
+        """Activations ``(..., T, n_hidden)``."""
+        centred = self.t[:, None] - 0.5
+        return torch.tanh(slopes[..., None, :] * centred + offsets[..., None, :])
+
+    def _fitted(self, problem: Problem, hidden: Tensor) -> Tensor:
+        """Output weights ``(B, n_hidden, d)`` whose curve is nearest to the first guess."""
+        away = problem.points() - self.start[:, None]
+        share = _mirrored(away, self.turn) / _mirrored(self.line[:, None], self.turn)
+        h = self._hidden(*hidden)
+        h = h - torch.lerp(h[:1], h[-1:], self.t[:, None])
+        return torch.linalg.pinv(h, rtol=1e-3) @ (share - self.t[:, None])
+
+    def points(self, weights: Tensor, rows: Tensor | slice) -> Tensor:
+        """``(b, T, d)``"""
+        n = self.n_hidden
+        slopes, offsets, out = weights[:, :n], weights[:, n : 2 * n], weights[:, 2 * n :]
+        z = self.t[:, None] + self._hidden(slopes, offsets) @ out.reshape(-1, n, self.d)
+        share = (z - z[:, :1]) / (z[:, -1:] - z[:, :1])
+        turn = self.turn[rows]
+        away = _mirrored(self.line[rows][:, None], turn) * share
+        return self.start[rows][:, None] + _mirrored(away, turn)
+
+
+def _mirrored(x: Tensor, normal: Tensor) -> Tensor:
+    """x ``(b, T, d)`` in the mirrors of these normals ``(b, d)``."""
+    return x - 2 * (x * normal[:, None]).sum(-1, keepdim=True) * normal[:, None]
+
+
+def _turn(line: Tensor) -> Tensor:
+    """The normal ``(B, d)`` of the mirror that maps a line's direction to plus or minus the diagonal; the same for both
+    directions of a line. Zero where it lies there already."""
+    d = line.shape[-1]
+    direction = line / line.norm(dim=-1, keepdim=True)
+    diagonal = torch.full_like(direction, 1 / math.sqrt(d))
+    sign = torch.where((direction * diagonal).sum(-1, keepdim=True) < 0, -1.0, 1.0).to(direction)
+    normal = sign * direction - diagonal
+    length = normal.norm(dim=-1, keepdim=True)
+    return torch.where(length > 1e-6, normal / torch.where(length > 1e-6, length, 1.0), 0.0)

@@ -1,0 +1,112 @@
+"""One quadratic per latent dimension, and the closed-form expected energy."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from geolib import checks
+from geolib.curves import Metric, curve_length, energy_and_gradient
+from geolib.metric import PullbackMetric
+from geolib.solvers.descent import Descent, inverse_mean_metric, minimise
+from geolib.solvers.problem import Problem, Solution
+from geolib.spline import CubicBSpline
+from geolib.status import Status
+
+NOISES = ("shared", "independent")
+# points (b, N + 1, d) to values (b,) and their gradients (b, N + 1, d)
+Energy = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def solve(problem: Problem, *, warm_start: bool = False, noise: str = "shared") -> Solution:
+    r"""Minimise the expected energy over the bulges h of curves :math:`c(t) = (1 - t) z_0 + t z_1 + 4 t (1 - t) h`.
+
+    The expected squared distance of neighbouring points of a stochastic generator (Eq. 4) has a closed form. Where one
+    noise serves the whole curve it is :math:`|\Delta \mu|^2 + |\Delta \sigma|^2`, of which Eq. 3, the path energy under
+    the expected metric, is the limit. Where each point has a noise of its own it is
+    :math:`|\Delta \mu|^2 + |\sigma_n|^2 + |\sigma_{n+1}|^2`, which has no such limit: the finer the curve, the more
+    sigma alone counts.
+
+    Args:
+        problem: end points and initial curves, of which the nearest quadratics are taken.
+        warm_start: first maximise the precision along the curve (Eq. 6), which needs no decoder: ``std`` must be an
+            ``RBFPrecision``, or have a method ``precision`` like it.
+        noise: ``"shared"`` or ``"independent"``; the latter needs a metric with ``std`` and without ``features``.
+
+    Source:
+        Yang & Hauberg 2018, Eqs. 4 to 6. Descent is by L-BFGS.
+    """
+    checks.one_of("noise", noise, NOISES)
+    metric = problem.metric
+    if noise == "independent" and not (isinstance(metric, PullbackMetric) and metric.std and not metric.features):
+        raise ValueError("noise: got 'independent', which needs a metric of mean and std alone; expected 'shared'")
+    curves = _Quadratics(problem)
+    h, taken = curves.first, torch.zeros_like(problem.max_steps)
+    if warm_start:
+        precision = _precision(metric)
+        warm = curves.minimise(lambda points: _minus_log_precision(precision, points), h, problem.max_steps)
+        h, taken = warm.unknowns, warm.n_steps
+    energy = energy_and_gradient if noise == "shared" else _independent_energy
+    found = curves.minimise(lambda points: energy(metric, points), h, problem.max_steps - taken)
+    status = torch.where(found.settled, Status.BEST_OF_ITS_KIND, Status.MAX_STEPS)
+    middle = curves.points(found.unknowns, torch.full_like(curves.t[:1], 0.5))[:, 0]
+    curve = CubicBSpline.fit(torch.stack([problem.start, middle, problem.end], dim=1))
+    return Solution(curve, status, taken + found.n_steps, curve_length(metric, curve(curves.t)))
+
+
+class _Quadratics:
+    """A batch of quadratics by their bulges h ``(B, d)``."""
+
+    def __init__(self, problem: Problem):
+        self.start, self.end, self.rtol = problem.start, problem.end, problem.rtol
+        self.t = torch.linspace(0, 1, problem.n_segments + 1, dtype=self.start.dtype, device=self.start.device)
+        self.shape = 4 * self.t * (1 - self.t)
+        away = problem.points() - self.points(torch.zeros_like(self.start), self.t)
+        self.first = torch.einsum("n,bnd->bd", self.shape, away) / self.shape.square().sum()
+        self.inverse_metric = inverse_mean_metric(problem.metric, self.points(self.first, self.t[::4]))
+
+    def points(self, h: Tensor, t: Tensor) -> Tensor:
+        """``(B, T, d)`` at ``t (T,)``."""
+        line = torch.lerp(self.start.unsqueeze(1), self.end.unsqueeze(1), t.unsqueeze(-1))
+        return line + (4 * t * (1 - t)).unsqueeze(-1) * h.unsqueeze(1)
+
+    def minimise(self, energy: Energy, h: Tensor, max_steps: Tensor) -> Descent:
+        """By descent from ``h``, with the inverse of the Hessian that a flat space has, 32/3 M, as the first scale."""
+        line = self.points(torch.zeros_like(h), self.t)
+
+        def objective(unknowns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            value, slope = energy(line[rows] + self.shape.unsqueeze(-1) * unknowns.unsqueeze(1))
+            return value, torch.einsum("n,bnd->bd", self.shape, slope)
+
+        def precondition(slope: Tensor, rows: Tensor) -> Tensor:
+            return (self.inverse_metric[rows] @ slope.unsqueeze(-1)).squeeze(-1) * 3 / 32
+
+        return minimise(objective, h, precondition=precondition, tolerance=self.rtol / 16, max_steps=max_steps)
+
+
+def _precision(metric: Metric) -> Callable[[Tensor], Tensor]:
+    precision = getattr(getattr(metric, "std", None), "precision", None)
+    if not callable(precision):
+        raise ValueError("warm_start: got True for a metric whose std has no precision, expected an RBFPrecision")
+    return precision
+
+
+def _independent_energy(metric: PullbackMetric, points: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        mean, std = metric.immersion(points).chunk(2, dim=-1)
+        variance = std.square().sum(-1)
+        squares = mean.diff(dim=1).square().sum(-1) + variance[:, :-1] + variance[:, 1:]
+        energy = (points.shape[1] - 1) * squares.sum(-1)
+        (slope,) = torch.autograd.grad(energy.sum(), points)
+    return energy.detach(), slope
+
+
+def _minus_log_precision(precision: Callable[[Tensor], Tensor], points: Tensor) -> tuple[Tensor, Tensor]:
+    """Minus the mean of log g along the curve, g being the mean precision of the outputs: a logarithm, so that the
+    places count where g is low."""
+    with torch.enable_grad():
+        points = points.detach().requires_grad_()
+        value = -precision(points).mean(-1).log().mean(-1)
+        (slope,) = torch.autograd.grad(value.sum(), points)
+    return value.detach(), slope
