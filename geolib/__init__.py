@@ -3,13 +3,16 @@
 from geolib.certificate import geodesic_residual, is_geodesic
 from geolib.curves import curve_energy, curve_length
 from geolib.evaluation import compare_models, relative_improvement
+from geolib.exponential import expmap, logmap
 from geolib.geodesics import METHODS, geodesic
+from geolib.globality import distance_field, global_distances
 from geolib.graph import LatentGraph
 from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
 from geolib.result import Geodesic, GeodesicError
 from geolib.spline import CubicBSpline
 from geolib.status import Status
 from geolib.variance import RBFPrecision, fit_rbf_precision
+from geolib.walks import random_walk
 
 __version__ = "0.1.0"
 
@@ -26,11 +29,16 @@ __all__ = [
     "condition_number",
     "curve_energy",
     "curve_length",
+    "distance_field",
+    "expmap",
     "extremal_directions",
     "fit_rbf_precision",
     "geodesic",
     "geodesic_residual",
+    "global_distances",
     "is_geodesic",
+    "logmap",
     "magnification_factor",
+    "random_walk",
     "relative_improvement",
 ]

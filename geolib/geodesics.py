@@ -76,7 +76,7 @@ def geodesic(
     checks.integer("n_segments", n_segments, at_least=4)
     checks.integer("max_steps", max_steps, at_least=1)
     checks.positive("rtol", rtol)
-    start, end, batch = _check_pairs(start, end)
+    start, end, batch = checks.pairs(start, end)
     guess = _check_init(init, start, end, batch)
 
     with torch.no_grad():
@@ -108,23 +108,6 @@ def geodesic(
     if throw and not bool(result.converged.all()):
         raise GeodesicError(result.report())
     return result
-
-
-def _check_pairs(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-    """Start and end broadcast and flattened to ``(B, d)``, and the batch shape."""
-    checks.latent_points("start", start)
-    checks.latent_points("end", end)
-    checks.same_kind("end", end, "start", start)
-    try:
-        shape = torch.broadcast_shapes(start.shape, end.shape)
-    except RuntimeError:
-        shape = torch.Size()
-    if len(shape) == 0 or start.shape[-1] != end.shape[-1]:
-        raise ValueError(f"start, end: got shapes {tuple(start.shape)} and {tuple(end.shape)}, expected (..., d) each")
-    if 0 in shape:
-        raise ValueError(f"start, end: got zero pairs (shape {tuple(shape)}), expected at least one")
-    start, end = (x.detach().expand(shape).reshape(-1, shape[-1]).contiguous() for x in (start, end))
-    return start, end, shape[:-1]
 
 
 def _check_options(method: str, solve: object, options: dict[str, object]) -> None:

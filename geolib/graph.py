@@ -106,7 +106,7 @@ class LatentGraph:
                 path.append(before[i, path[-1]])
             path = path[::-1]
             corners, reached = torch.from_numpy(position[path]), torch.from_numpy(distance[i, path])
-            guess[i] = _resampled(corners, reached.diff(), n_segments).to(guess)
+            guess[i] = smoothed_polygon(corners, reached.diff(), n_segments).to(guess)
         guess[:, 0], guess[:, -1] = start, end
         length = _numpy(curve_length(self.metric, _subdivided(guess)))
         shorter, connected = length <= _WORTHWHILE * direct, np.isfinite(arrival)
@@ -138,7 +138,7 @@ def _numpy(x: Tensor) -> np.ndarray:
     return x.detach().cpu().double().numpy()
 
 
-def _resampled(corners: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
+def smoothed_polygon(corners: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
     """Points at equal steps of length along a polygon ``(k + 1, d)`` with edges of these lengths, smoothed."""
     t = torch.linspace(0, 1, len(corners), dtype=corners.dtype)
     even = even_parameters(t.unsqueeze(0), lengths.unsqueeze(0), n_segments)[0] * (len(corners) - 1)

@@ -1,0 +1,172 @@
+"""The exponential map of a metric, and its inverse."""
+
+import itertools
+
+import numpy as np
+import torch
+from scipy.integrate import solve_ivp
+from torch import Tensor
+
+from geolib import checks
+from geolib.acceleration import acceleration
+from geolib.curves import Metric, metric_tensor
+from geolib.geodesics import geodesic
+from geolib.result import GeodesicError
+
+_SHOTS = 15  # at most so many corrections of the initial velocity
+_LONGEST = 0.3  # of a correction, relative to the velocity
+_FLOW = 0.05  # the flow's tolerance, relative to that of the shot
+_MAX_EVALUATIONS = 20_000
+_DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}  # eps^(1/3), of central differences
+
+
+@torch.no_grad()
+def expmap(metric: Metric, start: Tensor, velocity: Tensor, *, rtol: float = 1e-6) -> Tensor:
+    r"""Where the geodesic is at t = 1 that leaves a point with a velocity: :math:`\exp_z(v) = \gamma(1)`, with
+    :math:`\gamma(0) = z`, :math:`\gamma'(0) = v` and :math:`D_t \gamma' = 0`.
+
+    Args:
+        metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
+        start: ``(..., d)``; broadcast against ``velocity``.
+        velocity: ``(..., d)``, in latent units; :math:`|v|_M` is how far the end is away.
+        rtol: tolerance of position and velocity in each step of the integrator, relative to the largest of them all.
+
+    Returns:
+        ``(..., d)``, like ``start``.
+
+    Raises:
+        TypeError, ValueError: for arguments of another kind or shape; where the geodesic leaves the region in which the
+            metric is finite before t = 1, as not every geodesic goes on for ever.
+
+    Note:
+        Errors of the steps add up along the way, and grow where geodesics diverge. In float32 the metric's own rounding
+        allows no better than 1e-5 or so.
+
+    Source:
+        do Carmo 1992, Sec. 3.2; integrated by the Runge-Kutta method of order 8 of Dormand & Prince.
+    """
+    checks.latent_points("start", start)
+    checks.latent_points("velocity", velocity)
+    checks.same_kind("velocity", velocity, "start", start)
+    checks.positive("rtol", rtol)
+    try:
+        start, velocity = torch.broadcast_tensors(start, velocity)
+    except RuntimeError as error:
+        shapes = f"{tuple(start.shape)} and {tuple(velocity.shape)}"
+        raise ValueError(f"start, velocity: got shapes {shapes}, expected (..., d) each") from error
+    z, v = (x.reshape(-1, x.shape[-1]) for x in (start, velocity))
+    metric_tensor(metric, z)  # its shape and finiteness, told in its own words
+    return _flow(metric, z, v, rtol).reshape(start.shape)
+
+
+def _flow(metric: Metric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
+    """Ends ``(n, d)`` at t = 1, all integrated as one system in float64."""
+    n, d = z.shape
+
+    count = itertools.count(1)
+
+    def equation(t: float, state: np.ndarray) -> np.ndarray:
+        if next(count) > _MAX_EVALUATIONS:
+            raise ValueError(
+                f"velocity: the geodesic equation was not solved to t = 1 with {_MAX_EVALUATIONS} evaluations, as at "
+                f"t = {t:.3g} the metric changes too fast; shorten the velocity"
+            )
+        position, speed = torch.from_numpy(state).to(z).reshape(2, n, d)
+        a = acceleration(metric, position, speed)
+        checks.finite(f"metric on the geodesic at t = {t:.3g}", a, at=position)
+        return torch.cat([speed, a]).cpu().double().numpy().ravel()
+
+    first = torch.stack([z, v]).cpu().double().numpy()
+    size = max(np.abs(first).max(), np.finfo(float).tiny)
+    # scipy bounds the root mean square over all unknowns; this bounds each of them
+    tolerance = rtol / first.size**0.5
+    found = solve_ivp(
+        equation,
+        (0, 1),
+        first.ravel(),
+        method="DOP853",
+        rtol=max(tolerance, 1e-13),
+        atol=tolerance * size,
+    )
+    if not found.success:
+        raise ValueError(f"velocity: the geodesic could not be followed beyond t = {found.t[-1]:.3g}: {found.message}")
+    return torch.from_numpy(found.y[:, -1]).to(z).reshape(2, n, d)[0]
+
+
+@torch.no_grad()
+def logmap(metric: Metric, start: Tensor, end: Tensor, *, rtol: float = 1e-6, **options: object) -> Tensor:
+    r"""The velocity with which the shortest geodesic found leaves ``start`` to be at ``end`` at t = 1.
+
+    The curve is that of ``geodesic``, a local minimum; its initial velocity is then corrected by Newton's method until
+    :math:`\exp_z(v)` is the end (shooting). :math:`|v|_M` is the distance.
+
+    Args:
+        metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
+        start: ``(..., d)``; broadcast against ``end``.
+        end: ``(..., d)``.
+        rtol: how near the end must be hit, relative to the latent distance of start and end.
+        **options: those of ``geodesic``.
+
+    Returns:
+        ``(..., d)``, in latent units; zero where start and end are the same point.
+
+    Raises:
+        TypeError, ValueError: as ``geodesic``.
+        GeodesicError: where a curve did not converge, or the end was not hit; how many is told.
+
+    Note:
+        Between conjugate points, such as the poles of a sphere, there are many such velocities, and one is returned if
+        any.
+
+    Source:
+        do Carmo 1992, Sec. 3.2.
+    """
+    checks.positive("rtol", rtol)
+    g = geodesic(metric, start, end, throw=True, **options)
+    d = g.points.shape[-1]
+    z, goal = g.points[..., 0, :].reshape(-1, d), g.points[..., -1, :].reshape(-1, d)
+    v = g.curve.velocity(torch.zeros(1, dtype=z.dtype, device=z.device)).reshape(-1, d)
+    # the spline's parameter is not its length
+    speed = torch.einsum("ni,nij,nj->n", v, metric_tensor(metric, z), v).clamp_min(0).sqrt()
+    moving = (g.length.reshape(-1) > 0) & (speed > 0)
+    v = torch.where(moving, g.length.reshape(-1) / torch.where(moving, speed, 1.0), 0.0).unsqueeze(-1) * v
+    v[moving] = _shot(metric, z[moving], goal[moving], v[moving], rtol)
+    return v.reshape(*g.points.shape[:-2], d)
+
+
+def _shot(metric: Metric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Tensor:
+    """Initial velocities ``(n, d)`` that hit the goal, from nearly right ones."""
+    d = z.shape[-1]
+    v = v.clone()
+    away = (goal - z).norm(dim=-1)
+    miss = torch.full_like(away, torch.inf)
+    step = torch.zeros_like(v)
+    active = torch.arange(len(z), device=z.device)
+    for _ in range(_SHOTS):
+        if not len(active):
+            return v
+        w = v[active] + step[active]
+        h = _DIFFERENCE[z.dtype] * w.norm(dim=-1, keepdim=True)
+        # where it ends and the derivatives of that in one flow: v, and v a little to either side along each coordinate
+        aside = h.unsqueeze(-1) * torch.eye(d, dtype=z.dtype, device=z.device)
+        shots = torch.cat([w.unsqueeze(1), w.unsqueeze(1) + aside, w.unsqueeze(1) - aside], dim=1)
+        ends = _flow(metric, z[active].repeat_interleave(2 * d + 1, 0), shots.flatten(0, 1), rtol * _FLOW)
+        ends = ends.reshape(-1, 2 * d + 1, d)
+        missing = goal[active] - ends[:, 0]
+        nearer = missing.norm(dim=-1) < miss[active]
+        better = active[nearer]
+        v[better], miss[better] = w[nearer], missing[nearer].norm(dim=-1)
+        J = ((ends[:, 1 : d + 1] - ends[:, d + 1 :]) / (2 * h.unsqueeze(-1))).mT
+        newton = (torch.linalg.pinv(J) @ missing.unsqueeze(-1)).squeeze(-1)
+        # a wild step would lead where the metric may be anything
+        longest = _LONGEST * w.norm(dim=-1, keepdim=True)
+        newton = newton * (longest / newton.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)).clamp(
+            max=1
+        )
+        step[active] = torch.where(nearer.unsqueeze(-1), newton, step[active] / 4)
+        active = active[miss[active] > rtol * away[active]]
+    if len(active):
+        raise GeodesicError(
+            f"{len(active)} of {len(z)}: shooting did not hit the end; give geodesic a smaller rtol or more segments"
+        )
+    return v

@@ -1,0 +1,157 @@
+"""The nodes of a grid in the plane, joined to all that is in sight, and shortest paths over them."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+from torch import Tensor
+
+from geolib import checks
+from geolib.curves import Metric, metric_tensor, points_at_once
+
+# From level to level cells are halved and the reach in cells doubled: the finer graph has every edge of the coarser one
+# and a new direction in every gap between two old ones. With a smaller factor some gaps stay, and an error goes unseen.
+STRIDES = (4, 2, 1)
+_POINTS_AT_ONCE = 128
+# scipy takes an explicit zero for no edge
+_TINY = np.finfo(np.float64).tiny
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Metric tensors at the nodes of a grid. Points are given in cells from its lower corner."""
+
+    G: np.ndarray
+    """(n + 1, n + 1, 3), rows along y: what the squares of a step, and the product of its two, weigh, in cells"""
+    lower: np.ndarray
+    step: np.ndarray
+
+    @classmethod
+    def over(cls, metric: Metric, lower: Tensor, upper: Tensor, n: int, reach: int) -> "Grid":
+        for name, value, least in (("resolution", n, 16), ("reach", reach, 4)):
+            if checks.integer(name, value, at_least=least) % STRIDES[0]:
+                raise ValueError(f"{name}: got {value}, expected a multiple of {STRIDES[0]}")
+        share = torch.linspace(0, 1, n + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
+        x, y = torch.lerp(lower, upper, share).unbind(-1)
+        z = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
+        with torch.no_grad():
+            M = torch.cat([metric_tensor(metric, part) for part in z.split(points_at_once(metric, z))])
+        low, high, M = (v.cpu().double().numpy() for v in (lower, upper, M))
+        step = (high - low) / n
+        M = M * step[:, None] * step
+        G = np.stack([M[:, 0, 0], M[:, 0, 1] + M[:, 1, 0], M[:, 1, 1]], axis=-1)
+        return cls(G.reshape(n + 1, n + 1, 3), low, step)
+
+    def coarser(self, stride: int) -> "Grid":
+        return Grid(self.G[::stride, ::stride] * stride**2, self.lower, self.step * stride)
+
+    def cells(self, z: Tensor) -> np.ndarray:
+        return ((z.detach().cpu().double().numpy() - self.lower) / self.step).clip(0, len(self.G) - 1)
+
+    def sidestep(self, at: np.ndarray, reach: int) -> float:
+        """By how much an edge along a path through ``(k, 2)``, as long as edges get, is longer if it ends one row or
+        column farther to its side; the most along the path."""
+        step, (x, y) = np.diff(at, axis=0), ((at[1:] + at[:-1]) / 2).round().astype(int).T
+        moving = step.any(axis=1)
+        step = step[moving] / abs(step[moving]).max(axis=1, keepdims=True)
+        G = self.G[y, x][moving]
+        size, area = reach * _speed(G, step), reach * np.sqrt(np.maximum(G[:, 0] * G[:, 2] - G[:, 1] ** 2 / 4, 0))
+        side = np.divide(area, size, out=np.full_like(size, np.inf), where=size > 0)
+        side = np.minimum(side, np.sqrt(G[:, 0] + G[:, 2]))
+        return float((np.hypot(size, side) - size).max(initial=0))
+
+    def edges(self, i: int, j: int) -> np.ndarray:
+        """Lengths of all edges over i columns and j rows, by the trapezoidal rule on the speeds where they cross lines
+        of the grid. (Chords of an immersion would be too short. Speeds interpolate better than their squares.)"""
+        speed, n = _speed(self.G, np.array([i, j], dtype=float)), max(i, abs(j))
+        out = np.zeros((len(speed) - abs(j), len(speed) - i))
+        for k in range(n + 1):
+            (x, right), (y, up) = divmod(k * i, n), divmod(k * j + n * max(0, -j), n)
+            for dx, dy, weight in _bilinear(right / n, up / n):
+                if weight:
+                    at = slice(y + dy, y + dy + out.shape[0]), slice(x + dx, x + dx + out.shape[1])
+                    out += weight / (2 * n if k in (0, n) else n) * speed[at]
+        return np.maximum(out, _TINY)
+
+    def lengths(self, p: np.ndarray, q: np.ndarray, n: int) -> np.ndarray:
+        """Lengths ``(m,)`` of straight segments between any points ``(m, 2)``, by the same rule with n steps."""
+        out, G, step = np.zeros(len(p)), self.G.reshape(-1, 3), q - p
+        for k in range(n + 1):
+            at = p + step * (k / n)
+            cell = np.minimum(at.astype(np.int64), len(self.G) - 2)
+            for dx, dy, weight in _bilinear(*(at - cell).T):
+                node = (cell[:, 1] + dy) * len(self.G) + cell[:, 0] + dx
+                out += weight / (2 * n if k in (0, n) else n) * _speed(G[node], step)
+        return np.maximum(out, _TINY)
+
+
+class GridGraph:
+    """The nodes of a grid and one start, each joined to what is within reach of it."""
+
+    def __init__(self, grid: Grid, reach: int):
+        n, window = len(grid.G), np.arange(-reach, reach + 1)
+        self.grid, self.reach = grid, reach
+        self.window = np.stack(np.meshgrid(window, window), axis=-1).reshape(-1, 2)
+        offsets = [(i, j) for i, j in self.window if i >= 0 and (i or j > 0) and math.gcd(i, j) == 1]
+        own = np.arange(n * n, dtype=np.int32).reshape(n, n)
+        # A node's edges to all offsets, then back, and at last those of the start, which every search replaces: none
+        # leads to it. What would leave the grid is an endless edge of a node to itself.
+        ends = np.append(own.ravel().repeat(2 * len(offsets)), np.full(len(self.window), n * n, dtype=np.int32))
+        weights = np.full(len(ends), np.inf)
+        to, size = (x[: -len(self.window)].reshape(n, n, -1) for x in (ends, weights))
+        for k, (i, j) in enumerate(offsets):
+            if max(i, abs(j)) < n:
+                low, high = slice(max(0, -j), n - max(0, j)), slice(max(0, j), n - max(0, -j))
+                a, b = (low, slice(0, n - i)), (high, slice(i, n))
+                size[(*a, k)] = size[(*b, k - len(offsets))] = grid.edges(i, j)
+                to[(*a, k)], to[(*b, k - len(offsets))] = own[b], own[a]
+        first = np.append(np.arange(n * n + 1) * 2 * len(offsets), len(ends)).astype(np.int32)
+        self.matrix = csr_array((weights, ends, first), shape=(n * n + 1,) * 2)
+
+    def search(self, a: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances ``(nodes,)`` from a point ``(2,)``, and the node before each on its shortest path."""
+        nodes, joins = self._joins(a[None])
+        self.matrix.indices[-len(self.window) :], self.matrix.data[-len(self.window) :] = nodes, joins
+        start = self.matrix.shape[0] - 1
+        field, before = dijkstra(self.matrix, indices=start, return_predecessors=True)
+        return field[:start], before
+
+    def shortest(self, a: np.ndarray, ends: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The shortest paths from ``a (2,)`` to each of ``ends (m, 2)``: their corners, and how far along these lie."""
+        field, before = self.search(a)
+        for part in np.array_split(ends, math.ceil(len(ends) / _POINTS_AT_ONCE)):
+            nodes, joins = self._joins(part)
+            direct = self.grid.lengths(np.broadcast_to(a, part.shape), part, self.reach)
+            direct[abs(part - a).max(axis=1) > self.reach] = np.inf
+            nodes = np.column_stack([nodes, np.full(len(part), len(field))])
+            total = np.append(field, 0)[nodes] + np.column_stack([joins, direct])
+            for b, lengths, candidates in zip(part, total, nodes, strict=True):
+                path = [candidates[lengths.argmin()]]
+                while path[-1] < len(field):
+                    path.append(before[path[-1]])
+                inner = np.array(path[-2::-1], dtype=int)
+                at = np.stack(np.divmod(inner, len(self.grid.G))[::-1], axis=-1)
+                yield np.concatenate([a[None], at, b[None]]), np.concatenate([[0], field[inner], [lengths.min()]])
+
+    def _joins(self, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The nodes within reach of points ``(m, 2)`` and how far they are, ``(m, (2 reach + 1)^2)``; nodes beyond the
+        border are the start, endlessly far."""
+        n, q = len(self.grid.G), p.round()[:, None] + self.window
+        exists = ((q >= 0) & (q < n)).all(axis=-1)
+        lengths = np.full(exists.shape, np.inf)
+        lengths[exists] = self.grid.lengths(np.broadcast_to(p[:, None], q.shape)[exists], q[exists], self.reach)
+        return np.where(exists, q[..., 1] * n + q[..., 0], n * n).astype(np.int32), lengths
+
+
+def _speed(G: np.ndarray, step: np.ndarray) -> np.ndarray:
+    x, y = step[..., 0], step[..., 1]
+    return np.sqrt(np.maximum(G[..., 0] * x**2 + G[..., 1] * (x * y) + G[..., 2] * y**2, 0))
+
+
+def _bilinear(x: float | np.ndarray, y: float | np.ndarray) -> list[tuple[int, int, float | np.ndarray]]:
+    """A cell's four nodes, and their weights at a place in it."""
+    return [(0, 0, (1 - x) * (1 - y)), (1, 0, x * (1 - y)), (0, 1, (1 - x) * y), (1, 1, x * y)]
