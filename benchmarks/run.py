@@ -96,8 +96,15 @@ def main() -> None:
     rows.append(solved("newton, rtol 1e-3", 3, rtol=1e-3))
     rows.append(solved("newton, rtol 1e-5", 3, rtol=1e-5))
     rows.append(solved("spline (Michelis & Becker)", 1, method="spline"))
+    for method in geolib.METHODS[2:]:
+        # the slower ones take more than the default's hundred steps
+        rows.append(solved(method, 1, method=method, latents=latents, max_steps=500))
     took, in_F = timed(lambda: geolib.geodesic(g.metric, many.start, many.end), 3)
     parts.append(f"| newton: 1,000 pairs of Algorithm 1 | {took:.3g} | {in_F:.3g} |")
+
+    walkers = g.train_latents[:100]
+    took, in_F = timed(lambda: geolib.random_walk(g.metric, walkers, n_steps=1000, step_size=0.2), 1)
+    parts.append(f"| random walk: 100 walkers, 1,000 steps | {took:.3g} | {in_F:.3g} |")
 
     missing = []
     for name, solver in (("stochman", peers.stochman), ("geomstats", peers.geomstats)):
