@@ -31,13 +31,16 @@ export OMP_NUM_THREADS
 export OMP_WAIT_POLICY ?= PASSIVE
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances
 FIGURES_00_tour           := 00_tour
 FIGURES_01_training       := 01_training 01_latent_space
 FIGURES_02_variance_rbf   := 02_variance 02_explorer
 FIGURES_03_condition_maps := 03_condition_number
 FIGURES_04_monte_carlo    := 04_improvement_map 04_histogram
 FIGURES_05_two_models     := 05_pairs 05_improvements 05_latent_lines 05_sequence
+FIGURES_06_solvers        := 06_work_precision 06_success
+FIGURES_07_two_moons      := 07_two_moons
+FIGURES_08_global_distances := 08_distance_field 08_local_minima
 
 SOURCES := $(wildcard geolib/*.py geolib/solvers/*.py geolib/companion/*.py)
 outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGURES)/$(figure).$(suffix)))

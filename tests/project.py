@@ -30,6 +30,14 @@ TINY = {
     "step_size": 1.0,
     "n_pairs": 4,
     "threshold": 0.02,
+    "n_solver_pairs": 2,
+    "time_budget": 0.5,
+    "n_moons": 60,
+    "moons_epochs": 4,
+    "conv_epochs": 1,
+    "n_starts": 2,
+    "n_ends": 3,
+    "grid": 32,
 }
 
 

@@ -46,7 +46,7 @@ def work_precision(rows: list[Row]) -> Figure:
         panel.set_ylabel("median relative excess length")
     figure.legend(
         *axes[0, 0].get_legend_handles_labels(),
-        loc="outside lower center",
+        loc="outside upper center",
         ncols=len(METHODS),
         handlelength=1.4,
         columnspacing=1.0,
@@ -96,4 +96,10 @@ def successes(rows: list[Row]) -> Figure:
 
 
 def _time(seconds: float) -> str:
-    return f"{seconds:.2g} s" if seconds >= 1 else f"{1000 * seconds:.2g} ms"
+    return (
+        f"{seconds:.1f} s"
+        if seconds >= 1
+        else f"{1000 * seconds:.0f} ms"
+        if seconds >= 0.01
+        else f"{1000 * seconds:.1f} ms"
+    )
