@@ -11,6 +11,7 @@ from geolib.metric import PullbackMetric, condition_number, extremal_directions,
 from geolib.result import Geodesic, GeodesicError
 from geolib.spline import CubicBSpline
 from geolib.status import Status
+from geolib.tabulated import tabulate
 from geolib.variance import RBFPrecision, fit_rbf_precision
 from geolib.walks import random_walk
 
@@ -41,4 +42,5 @@ __all__ = [
     "magnification_factor",
     "random_walk",
     "relative_improvement",
+    "tabulate",
 ]
