@@ -204,7 +204,7 @@ def numbers(rows: list[Row]) -> list[dict]:
                 ""
                 if result is None
                 else (
-                    f"reported as converged {100 * result.claimed:.0f} %, of these longer than the shortest known "
+                    f"reported as converged: {100 * result.claimed:.0f} % of the pairs; so and yet longer than the shortest known: "
                     f"{100 * result.claimed_and_longer:.0f} %"
                 )
             )
