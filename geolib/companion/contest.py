@@ -204,8 +204,8 @@ def numbers(rows: list[Row]) -> list[dict]:
                 ""
                 if result is None
                 else (
-                    f"reported as converged: {100 * result.claimed:.0f} % of the pairs; so and yet longer than the shortest known: "
-                    f"{100 * result.claimed_and_longer:.0f} %"
+                    f"reported as converged: {100 * result.claimed:.0f} % of the pairs; so and yet longer than the "
+                    f"shortest known: {100 * result.claimed_and_longer:.0f} %"
                 )
             )
             found.append(figures.number("B-1", f"{problem}: pairs solved by {method}", value, unit="%", note=note))
