@@ -177,9 +177,9 @@ def draw(rows: list[Row], errors: list[float], n_pairs: int) -> None:
     """Work against precision."""
     figures.set_style()
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
-    for row, error in zip(rows, errors, strict=True):
+    for k, (row, error) in enumerate(zip(rows, errors, strict=True)):
         x, y = 1000 * row.seconds / n_pairs, abs(error)
-        axes.scatter(x, y, label=row.name, s=50)
+        axes.scatter(x, y, label=row.name, s=50, marker="oD^"[k // 10])  # colours repeat after ten
     axes.set(xscale="log", yscale="log", xlabel="milliseconds a pair")
     axes.set(ylabel="error of the mean improvement,\npercentage points", title=f"{n_pairs} pairs of Algorithm 1")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
