@@ -64,7 +64,7 @@ LAWS = {
     "quadratic": Laws(5e-2, 0, 1e-4),
     "network": Laws(1e-2, 0.3, 3e-3, {"max_steps": 300}),
     "graph": Laws(0.25, 0, 1e-6),
-    "bvp": Laws(3e-4, 1, 1e-5, {"max_nodes": 200}),
+    "bvp": Laws(3e-4, 1, 1e-5, {"max_nodes": 200, "max_steps": 20}),
     "fixed_point": Laws(3e-4, 1, 1e-5),
 }
 DECODERS = {
@@ -396,8 +396,19 @@ def test_few_nodes_are_told(generator):
     g = geodesic(metric, start, end, method="bvp", max_nodes=40)
     assert_keeps_its_promises(metric, start, end, g, rtol=5e-3)
     assert g.status in (Status.MAX_NODES, Status.DIVERGED, Status.UNRESOLVED)
-    with pytest.raises(ValueError, match="max_nodes: got 10, expected at least 33"):
-        geodesic(metric, start, end, method="bvp", max_nodes=10)
+    with pytest.raises(ValueError, match="max_nodes: got 4, expected at least 5"):
+        geodesic(metric, start, end, method="bvp", max_nodes=4)
+
+
+def test_a_curve_that_is_tried_again_keeps_to_its_nodes(generator):
+    """With twice the segments there would be more of them than nodes are allowed."""
+    metric = PullbackMetric(mlp(), deviation())
+    start, end = torch.randn(2, 6, 2, generator=generator, dtype=DTYPE)
+    few, some = (geodesic(metric, start, end, method="bvp", max_nodes=n) for n in (8, 40))
+    for g in (few, some):
+        assert_keeps_its_promises(metric, start, end, g)
+    assert (few.status == Status.MAX_NODES).any()
+    assert some.converged.sum() > few.converged.sum()
 
 
 def test_an_iteration_that_leaves_the_domain_is_told(generator):

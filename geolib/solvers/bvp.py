@@ -39,8 +39,9 @@ def solve(problem: Problem, *, max_nodes: int = 1000) -> Solution:
     Source:
         Arvanitidis et al. 2018, Sec. 3 (the equation, solved by Matlab's bvp5c); Kierzenka & Shampine 2001.
     """
-    checks.integer("max_nodes", max_nodes, at_least=problem.n_segments + 1)
-    found = [_Pair(problem, row).solve(max_nodes) for row in range(len(problem.start))]
+    checks.integer("max_nodes", max_nodes, at_least=5)
+    first = problem.points(min(problem.n_segments, max_nodes - 1))
+    found = [_Pair(problem, row, first[row]).solve(max_nodes) for row in range(len(problem.start))]
     curves, status, n_steps = zip(*found, strict=True)
     n_segments = problem.n_segments
     while n_segments < max(n for _, n in curves) and n_segments < 8 * problem.n_segments:
@@ -59,14 +60,14 @@ def solve(problem: Problem, *, max_nodes: int = 1000) -> Solution:
 class _Pair:
     """One pair of points: the equation, its derivatives, and how far the iteration got."""
 
-    def __init__(self, problem: Problem, row: int):
+    def __init__(self, problem: Problem, row: int, points: Tensor):
         self.metric: Metric = problem.metric
         self.kind = problem.start[row]
         self.start, self.end = _numpy(problem.start[row]), _numpy(problem.end[row])
         self.max_steps = int(problem.max_steps[row])
         self.tolerance = 0.1 * problem.rtol**0.5  # of the equation; what it makes of the length is its square
-        first = CubicBSpline.fit(problem.points()[row])
-        self.t = np.linspace(0, 1, problem.n_segments + 1)
+        first = CubicBSpline.fit(points)
+        self.t = np.linspace(0, 1, len(points))
         t = torch.from_numpy(self.t).to(self.kind)
         self.first = np.concatenate([_numpy(first(t)).T, _numpy(first.velocity(t)).T])
         self.calls = 0
