@@ -194,7 +194,7 @@ def success(rows: list[Row], problem: str, method: str) -> Success | None:
 
 
 def numbers(rows: list[Row]) -> list[dict]:
-    """Rows of the numbers table: who solves what, and how much of the fastest method's time the others take."""
+    """Rows of the numbers table: who solves what."""
     found = []
     for problem in dict.fromkeys(row.problem for row in rows):
         for method in METHODS:

@@ -80,11 +80,8 @@ def two_moons(
 
 def _background(axes: Axes, grid: plots.LatentGrid, g: Generator) -> AxesImage:
     """The summed deviation, light where there are data, and the data."""
-    with torch.no_grad():
-        total = g.rbf(grid.points.reshape(-1, 2)).sum(-1).log().reshape(grid.points.shape[:2])
     # no darker than lets black curves be seen
-    shades = sns.light_palette("0.5", as_cmap=True)
-    picture = plots.heat_map(axes, grid, total, "", cmap=shades, colorbar=False)
+    picture = plots.variance_map(axes, grid, g.rbf, cmap=sns.light_palette("0.5", as_cmap=True), colorbar=False)
     for label, color in enumerate(_MOONS):
         points = plots.to_numpy(g.test_latents[(g.test_labels == label).to(g.test_latents.device)])
         axes.scatter(*points.T, s=5, color=color, alpha=0.6, linewidths=0, zorder=2, rasterized=True)

@@ -9,6 +9,7 @@ import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import Colormap
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
@@ -57,7 +58,7 @@ def heat_map(
     values: Tensor,
     label: str,
     *,
-    cmap: str = "mako",
+    cmap: str | Colormap = "mako",
     colorbar: bool = True,
     **limits: float,
 ) -> AxesImage:
@@ -145,11 +146,19 @@ def histogram(axes: Axes, values: Tensor, *, mean: float, interval: tuple[float,
     axes.legend(loc="upper right")
 
 
-def variance_map(axes: Axes, grid: LatentGrid, std: Callable[[Tensor], Tensor], **limits: float) -> AxesImage:
+def variance_map(
+    axes: Axes,
+    grid: LatentGrid,
+    std: Callable[[Tensor], Tensor],
+    *,
+    cmap: str | Colormap = "viridis",
+    colorbar: bool = True,
+    **limits: float,
+) -> AxesImage:
     r"""The logarithm of the summed standard deviation, :math:`\log \sum_j \sigma_j(z)`."""
     with torch.no_grad():
         total = std(grid.points.reshape(-1, 2)).sum(-1).log().reshape(grid.points.shape[:2])
-    return heat_map(axes, grid, total, r"$\log \sum_j \sigma_j(z)$", cmap="viridis", **limits)
+    return heat_map(axes, grid, total, r"$\log \sum_j \sigma_j(z)$", cmap=cmap, colorbar=colorbar, **limits)
 
 
 def new_figure(
