@@ -7,6 +7,9 @@ from geolib.curves import Metric, has_immersion, points_at_once
 from geolib.energy import regular, tensor_and_slopes
 from geolib.metric import PullbackMetric
 
+# steps of central differences of the acceleration, relative to their variable's size: eps^(1/3)
+DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}
+
 
 def acceleration(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
     r"""The acceleration :math:`\gamma''` of the geodesic through a point with a velocity.

@@ -54,20 +54,23 @@ def same_kind(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
         raise ValueError(f"{name}: got device {x.device}, expected {other.device} like {other_name}")
 
 
-def pairs(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor, torch.Size]:
-    """Check that start and end are points that go together. Returns both broadcast and flattened to ``(B, d)``, and the
-    batch shape."""
-    latent_points("start", start)
-    latent_points("end", end)
-    same_kind("end", end, "start", start)
+def pairs(
+    start: Tensor, end: Tensor, *, names: tuple[str, str] = ("start", "end")
+) -> tuple[Tensor, Tensor, torch.Size]:
+    """Check that two arguments are points (or vectors) that go together. Returns both broadcast and flattened to
+    ``(B, d)``, and the batch shape."""
+    latent_points(names[0], start)
+    latent_points(names[1], end)
+    same_kind(names[1], end, names[0], start)
     try:
         shape = torch.broadcast_shapes(start.shape, end.shape)
     except RuntimeError:
         shape = torch.Size()
     if len(shape) == 0 or start.shape[-1] != end.shape[-1]:
-        raise ValueError(f"start, end: got shapes {tuple(start.shape)} and {tuple(end.shape)}, expected (..., d) each")
+        shapes = f"{tuple(start.shape)} and {tuple(end.shape)}"
+        raise ValueError(f"{', '.join(names)}: got shapes {shapes}, expected (..., d) each")
     if 0 in shape:
-        raise ValueError(f"start, end: got zero pairs (shape {tuple(shape)}), expected at least one")
+        raise ValueError(f"{', '.join(names)}: got zero pairs (shape {tuple(shape)}), expected at least one")
     start, end = (x.detach().expand(shape).reshape(-1, shape[-1]).contiguous() for x in (start, end))
     return start, end, shape[:-1]
 

@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from geolib import checks
-from geolib.acceleration import acceleration
+from geolib.acceleration import DIFFERENCE, acceleration
 from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
 from geolib.result import GeodesicError
@@ -17,7 +17,6 @@ _SHOTS = 15  # at most so many corrections of the initial velocity
 _LONGEST = 0.3  # of a correction, relative to the velocity
 _FLOW = 0.05  # the flow's tolerance, relative to that of the shot
 _MAX_EVALUATIONS = 20_000
-_DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}  # eps^(1/3), of central differences
 
 
 @torch.no_grad()
@@ -45,18 +44,10 @@ def expmap(metric: Metric, start: Tensor, velocity: Tensor, *, rtol: float = 1e-
     Source:
         do Carmo 1992, Sec. 3.2; integrated by the Runge-Kutta method of order 8 of Dormand & Prince.
     """
-    checks.latent_points("start", start)
-    checks.latent_points("velocity", velocity)
-    checks.same_kind("velocity", velocity, "start", start)
+    z, v, batch = checks.pairs(start, velocity, names=("start", "velocity"))
     checks.positive("rtol", rtol)
-    try:
-        start, velocity = torch.broadcast_tensors(start, velocity)
-    except RuntimeError as error:
-        shapes = f"{tuple(start.shape)} and {tuple(velocity.shape)}"
-        raise ValueError(f"start, velocity: got shapes {shapes}, expected (..., d) each") from error
-    z, v = (x.reshape(-1, x.shape[-1]) for x in (start, velocity))
     metric_tensor(metric, z)  # its shape and finiteness, told in its own words
-    return _flow(metric, z, v, rtol).reshape(start.shape)
+    return _flow(metric, z, v, rtol).reshape(*batch, z.shape[-1])
 
 
 def _flow(metric: Metric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
@@ -146,7 +137,7 @@ def _shot(metric: Metric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Te
         if not len(active):
             return v
         w = v[active] + step[active]
-        h = _DIFFERENCE[z.dtype] * w.norm(dim=-1, keepdim=True)
+        h = DIFFERENCE[z.dtype] * w.norm(dim=-1, keepdim=True)
         # where it ends and the derivatives of that in one flow: v, and v a little to either side along each coordinate
         aside = h.unsqueeze(-1) * torch.eye(d, dtype=z.dtype, device=z.device)
         shots = torch.cat([w.unsqueeze(1), w.unsqueeze(1) + aside, w.unsqueeze(1) - aside], dim=1)

@@ -161,6 +161,7 @@ def test_bad_input_is_told(generator):
         (lambda: expmap(metric, [1.0], v), "start: got list"),
         (lambda: expmap(metric, z, v.double()), "velocity: got dtype torch.float64"),
         (lambda: expmap(metric, z, torch.ones(2, 2)), r"start, velocity: got shapes \(3, 2\) and \(2, 2\)"),
+        (lambda: expmap(metric, z, v[:, :1]), r"start, velocity: got shapes \(3, 2\) and \(3, 1\)"),
         (lambda: expmap(metric, z, v, rtol=0), "rtol: got 0"),
         (lambda: expmap(metric, z, torch.nan * v), "velocity: 6 of 6 entries are not finite"),
         (lambda: logmap(metric, z, v, rtol=-1), "rtol: got -1"),

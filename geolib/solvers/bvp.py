@@ -6,13 +6,12 @@ from scipy.integrate import solve_bvp
 from torch import Tensor
 
 from geolib import checks
-from geolib.acceleration import acceleration
-from geolib.curves import Metric, curve_length
+from geolib.acceleration import DIFFERENCE, acceleration
+from geolib.curves import Metric
 from geolib.solvers.problem import Problem, Solution
 from geolib.spline import CubicBSpline
 from geolib.status import Status
 
-_DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}  # eps^(1/3), of central differences
 _OUTCOMES = {0: Status.CONVERGED, 1: Status.MAX_NODES, 2: Status.DIVERGED, 3: Status.DIVERGED}  # scipy's
 
 
@@ -48,13 +47,7 @@ def solve(problem: Problem, *, max_nodes: int = 1000) -> Solution:
         n_segments *= 2
     t = np.linspace(0, 1, n_segments + 1)
     points = torch.stack([torch.from_numpy(np.stack(curve(t), axis=-1)) for curve, _ in curves]).to(problem.start)
-    points[:, 0], points[:, -1] = problem.start, problem.end
-    return Solution(
-        CubicBSpline.fit(points),
-        torch.tensor(status).to(problem.max_steps),
-        torch.tensor(n_steps).to(problem.max_steps),
-        curve_length(problem.metric, points),
-    )
+    return Solution.through(problem, points, *(torch.tensor(x).to(problem.max_steps) for x in (status, n_steps)))
 
 
 class _Pair:
@@ -129,7 +122,7 @@ class _Pair:
         d, n = len(self.start), len(t)
         z, v = y[:d], y[d:]
         eye = np.eye(d)[:, :, None]
-        h = _DIFFERENCE[self.kind.dtype] * max(1e-3, np.abs(z).max())
+        h = DIFFERENCE[self.kind.dtype] * max(1e-3, np.abs(z).max())
         # the acceleration is quadratic in the velocity, so that a difference of any size is exact there
         k = max(np.abs(v).max(), np.finfo(float).tiny)
         states = np.concatenate([z + h * eye, z - h * eye, *[np.broadcast_to(z, (d, d, n))] * 2])

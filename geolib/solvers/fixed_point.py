@@ -7,9 +7,8 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.acceleration import acceleration
-from geolib.curves import Metric, curve_length, unchecked_tensor
+from geolib.curves import Metric, straight, unchecked_tensor
 from geolib.solvers.problem import Problem, Solution
-from geolib.spline import CubicBSpline
 from geolib.status import Status
 
 _NOISE = 1e-10  # of the accelerations that are conditioned on, relative to their variance
@@ -62,9 +61,7 @@ def solve(problem: Problem, *, n_nodes: int | None = None, lengthscale: float | 
         share[active] = torch.where(better, (share[active] * _BOLDER).clamp(max=1), share[active] * _SHORTER)
         moved = active[better]
         y[moved], residual[moved], wanted[moved] = trial[better], new_residual[better], new_wanted[better]
-    points = curve.points(y)
-    points[:, 0], points[:, -1] = problem.start, problem.end
-    return Solution(CubicBSpline.fit(points), status, n_steps, curve_length(problem.metric, points))
+    return Solution.through(problem, curve.points(y), status, n_steps)
 
 
 class _Process:
@@ -97,9 +94,7 @@ class _Process:
         y = problem.start.new_zeros(len(problem.start), len(self.nodes), problem.start.shape[-1])
         if problem.init is None:
             return y
-        away = problem.points(len(self.t) - 1) - torch.lerp(
-            problem.start[:, None], problem.end[:, None], self.t[:, None]
-        )
+        away = problem.points() - straight(problem.start, problem.end, problem.n_segments)
         return torch.linalg.pinv(self.even.double(), rtol=1e-6).to(away) @ away
 
 

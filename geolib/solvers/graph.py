@@ -2,9 +2,7 @@
 
 import torch
 
-from geolib.curves import curve_length
 from geolib.solvers.problem import Problem, Solution
-from geolib.spline import CubicBSpline
 from geolib.status import Status
 
 
@@ -19,9 +17,5 @@ def solve(problem: Problem) -> Solution:
         Danielou et al. 2024, Sec. 3.3; Chen et al. 2019.
     """
     points = problem.graph().paths(problem.start, problem.end, n_segments=problem.n_segments).points
-    return Solution(
-        CubicBSpline.fit(points),
-        torch.full_like(problem.max_steps, Status.BEST_OF_ITS_KIND),
-        torch.zeros_like(problem.max_steps),
-        curve_length(problem.metric, points),
-    )
+    status = torch.full_like(problem.max_steps, Status.BEST_OF_ITS_KIND)
+    return Solution.through(problem, points, status, torch.zeros_like(status))

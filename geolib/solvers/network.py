@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import curve_length, energy_and_gradient, metric_tensor
+from geolib.curves import energy_and_gradient, metric_tensor
 from geolib.metric import smoothed
 from geolib.solvers.descent import minimise
 from geolib.solvers.problem import Problem, Solution
-from geolib.spline import CubicBSpline
 from geolib.status import Status
 
 _SHARPEST = 6.0  # slope of the steepest hidden unit, per unit of t
@@ -61,10 +60,8 @@ def solve(problem: Problem, *, n_hidden: int = 16, smoothing: float | None = Non
         tolerance=problem.rtol / 16,
         max_steps=problem.max_steps,
     )
-    points = curves.points(found.unknowns, slice(None))
-    points[:, 0], points[:, -1] = problem.start, problem.end
     status = torch.where(found.settled, Status.BEST_OF_ITS_KIND, Status.MAX_STEPS)
-    return Solution(CubicBSpline.fit(points), status, found.n_steps, curve_length(problem.metric, points))
+    return Solution.through(problem, curves.points(found.unknowns, slice(None)), status, found.n_steps)
 
 
 class _Networks:
@@ -76,10 +73,9 @@ class _Networks:
         self.turn = _turn(self.line)
         self.t = torch.linspace(0, 1, problem.n_segments + 1, dtype=self.line.dtype, device=self.line.device)
         # units in mirrored pairs, so that a curve and its reverse are descended alike
-        slopes = torch.linspace(1.0, _SHARPEST, n_hidden // 2).to(self.line).repeat_interleave(2)
+        slopes = torch.linspace(1.0, _SHARPEST, n_hidden // 2).to(self.line)
+        slopes = torch.cat([slopes, slopes.flip(0)])
         places = torch.linspace(-0.5, 0.5, n_hidden).to(self.line)
-        slopes = torch.cat([slopes[::2], slopes[::2].flip(0)])
-        self.layout = [(n_hidden,), (n_hidden,), (n_hidden, self.d)]
         hidden = torch.stack([slopes, -slopes * places])
         out = self._fitted(problem, hidden) if problem.init is not None else self.line.new_zeros(n_hidden, self.d)
         out = out.expand(len(self.line), n_hidden, self.d)

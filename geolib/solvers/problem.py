@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, straight
+from geolib.curves import Metric, curve_length, straight
 from geolib.graph import LatentGraph
 from geolib.spline import CubicBSpline
 
@@ -48,6 +48,12 @@ class Solution:
     """(B,)"""
     seen: Tensor
     """(B,), the length as the solver's own points see it"""
+
+    @classmethod
+    def through(cls, problem: Problem, points: Tensor, status: Tensor, n_steps: Tensor) -> "Solution":
+        """The splines through points ``(B, N + 1, d)`` at equal steps of t, whose ends are made exact."""
+        points[:, 0], points[:, -1] = problem.start, problem.end
+        return cls(CubicBSpline.fit(points), status, n_steps, curve_length(problem.metric, points))
 
 
 def resampled(points: Tensor, n_segments: int) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, curve_length, energy_and_gradient
+from geolib.curves import Metric, curve_length, energy_and_gradient, straight
 from geolib.metric import PullbackMetric
 from geolib.solvers.descent import Descent, inverse_mean_metric, minimise
 from geolib.solvers.problem import Problem, Solution
@@ -61,8 +61,8 @@ class _Quadratics:
         self.start, self.end, self.rtol = problem.start, problem.end, problem.rtol
         self.t = torch.linspace(0, 1, problem.n_segments + 1, dtype=self.start.dtype, device=self.start.device)
         self.shape = 4 * self.t * (1 - self.t)
-        away = problem.points() - self.points(torch.zeros_like(self.start), self.t)
-        self.first = torch.einsum("n,bnd->bd", self.shape, away) / self.shape.square().sum()
+        self.line = straight(self.start, self.end, problem.n_segments)
+        self.first = torch.einsum("n,bnd->bd", self.shape, problem.points() - self.line) / self.shape.square().sum()
         self.inverse_metric = inverse_mean_metric(problem.metric, self.points(self.first, self.t[::4]))
 
     def points(self, h: Tensor, t: Tensor) -> Tensor:
@@ -72,10 +72,9 @@ class _Quadratics:
 
     def minimise(self, energy: Energy, h: Tensor, max_steps: Tensor) -> Descent:
         """By descent from ``h``, with the inverse of the Hessian that a flat space has, 32/3 M, as the first scale."""
-        line = self.points(torch.zeros_like(h), self.t)
 
         def objective(unknowns: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-            value, slope = energy(line[rows] + self.shape.unsqueeze(-1) * unknowns.unsqueeze(1))
+            value, slope = energy(self.line[rows] + self.shape.unsqueeze(-1) * unknowns.unsqueeze(1))
             return value, torch.einsum("n,bnd->bd", self.shape, slope)
 
         def precondition(slope: Tensor, rows: Tensor) -> Tensor:
