@@ -42,7 +42,7 @@ FIGURES_06_solvers        := 06_work_precision 06_success
 FIGURES_07_two_moons      := 07_two_moons
 FIGURES_08_global_distances := 08_distance_field 08_local_minima
 
-SOURCES := $(wildcard geolib/*.py geolib/solvers/*.py geolib/companion/*.py)
+SOURCES := $(shell find geolib -name '*.py' | sort)
 outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGURES)/$(figure).$(suffix)))
 
 help: ## this list
@@ -59,7 +59,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper)
-	@$(BIN)/python -m geolib.companion.numbers --where
+	@$(BIN)/python -m geolib.companion.pipeline.numbers --where
 
 # Small notebooks spend their time on starting: one a core, with one thread each.
 quick: ## the same pipeline with small settings, into figures/quick
@@ -74,20 +74,20 @@ endif
 
 define notebook_rule
 $(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
-	@$(BIN)/python -m geolib.companion.execute $$< --profile params/$(PROFILE).yaml --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
+	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
 
 ALL_OUTPUTS := $(foreach notebook,$(NOTEBOOKS),$(call outputs,$(notebook)))
 $(FIGURES)/numbers.md: $(ALL_OUTPUTS) figures/reference/numbers.json
-	@$(BIN)/python -m geolib.companion.numbers
+	@$(BIN)/python -m geolib.companion.pipeline.numbers
 
 reference: $(FIGURES)/numbers.md ## make this run the reference in figures/reference (paper profile, clean checkout)
 	@test $(PROFILE) = paper || { echo "the reference is a run of PROFILE=paper, not of $(PROFILE)" >&2; exit 1; }
-	@$(BIN)/python -m geolib.companion.numbers --keep
+	@$(BIN)/python -m geolib.companion.pipeline.numbers --keep
 
 lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
-	@$(BIN)/python -m geolib.companion.lab $(if $(PORT),--port $(PORT))
+	@$(BIN)/python -m geolib.companion.interface.lab $(if $(PORT),--port $(PORT))
 
 test: $(READY) ## every test (smoke, slow, notebooks, browser)
 	$(BIN)/python -m pytest

@@ -19,7 +19,11 @@ import torch
 from torch import Tensor
 
 import geolib
-from geolib.companion import datasets, figures, generators, models, store, training
+from geolib.companion.cache import store
+from geolib.companion.data import datasets
+from geolib.companion.figures import style
+from geolib.companion.models import generators, training
+from geolib.companion.models import vae as models
 from geolib.curves import curve_length
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -175,7 +179,7 @@ def main() -> None:
 
 def draw(rows: list[Row], errors: list[float], n_pairs: int) -> None:
     """Work against precision."""
-    figures.set_style()
+    style.set_style()
     figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
     for k, (row, error) in enumerate(zip(rows, errors, strict=True)):
         x, y = 1000 * row.seconds / n_pairs, abs(error)

@@ -1,17 +1,17 @@
 """Latent-space geometry of deep generative models: metric, spline, geodesics and what they tell about a decoder."""
 
-from geolib.certificate import geodesic_residual, is_geodesic
 from geolib.curves import curve_energy, curve_length
 from geolib.evaluation import compare_models, relative_improvement
 from geolib.exponential import expmap, logmap
 from geolib.geodesics import METHODS, geodesic
-from geolib.globality import distance_field, global_distances
-from geolib.graph import LatentGraph
 from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
-from geolib.result import Geodesic, GeodesicError
+from geolib.paths.certificate import geodesic_residual, is_geodesic
+from geolib.paths.result import Geodesic, GeodesicError
+from geolib.paths.starts import LatentGraph
+from geolib.paths.status import Status
+from geolib.plane.distances import distance_field, global_distances
+from geolib.plane.tabulated import tabulate
 from geolib.spline import CubicBSpline
-from geolib.status import Status
-from geolib.tabulated import tabulate
 from geolib.variance import RBFPrecision, fit_rbf_precision
 from geolib.walks import random_walk
 

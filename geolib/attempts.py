@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from geolib.certificate import geodesic_residual, is_geodesic
 from geolib.curves import Metric, straight
-from geolib.graph import LatentGraph
-from geolib.measure import Measured, measure
-from geolib.result import Geodesic
-from geolib.solvers.problem import Problem, Solution
+from geolib.paths.certificate import geodesic_residual, is_geodesic
+from geolib.paths.measure import Measured, measure
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.result import Geodesic
+from geolib.paths.starts import LatentGraph
+from geolib.paths.status import Status
 from geolib.spline import CubicBSpline
-from geolib.status import Status
 
 _HIDDEN = 0.01  # relative difference between a curve's length and what its own points see of it
 _BOW = 0.1  # of the distance from start to end

@@ -11,7 +11,7 @@ from geolib import checks
 from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
 from geolib.metric import PullbackMetric, extremal_directions
-from geolib.result import Geodesic
+from geolib.paths.result import Geodesic
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from geolib import checks
-from geolib.acceleration import DIFFERENCE, acceleration
 from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
-from geolib.result import GeodesicError
+from geolib.paths.equation import DIFFERENCE, acceleration
+from geolib.paths.result import GeodesicError
 
 _SHOTS = 15  # at most so many corrections of the initial velocity
 _LONGEST = 0.3  # of a correction, relative to the velocity

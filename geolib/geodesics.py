@@ -10,10 +10,10 @@ from torch import Tensor
 from geolib import checks
 from geolib.attempts import Task
 from geolib.curves import Metric, curves_at_once
-from geolib.graph import LatentGraph
-from geolib.result import Geodesic, GeodesicError, joined
+from geolib.paths.result import Geodesic, GeodesicError, joined
+from geolib.paths.starts import LatentGraph
+from geolib.paths.status import Status
 from geolib.solvers import SOLVERS
-from geolib.status import Status
 
 METHODS = tuple(SOLVERS)
 STARTS = ("line", "graph", "best")

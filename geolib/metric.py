@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
-from geolib import checks, probe
-from geolib.tangents import push_forward
+from geolib import checks, jacobian
 
 Map = Callable[[Tensor], Tensor]
 
@@ -76,7 +75,7 @@ class PullbackMetric:
             if isinstance(getattr(function, "latent_dim", None), int):
                 return function.latent_dim
         layers = [
-            m for module in probe.modules(self.mean) for m in module.modules() if list(m.parameters(recurse=False))
+            m for module in jacobian.modules(self.mean) for m in module.modules() if list(m.parameters(recurse=False))
         ]
         if layers and isinstance(layers[0], nn.Linear):
             return layers[0].in_features
@@ -86,7 +85,7 @@ class PullbackMetric:
     def kind(self) -> tuple[torch.dtype | None, torch.device | None]:
         """Dtype and device of the first parameter or buffer of ``mean``, ``std`` or ``features``; None without any."""
         for function in (self.mean, self.std, self.features):
-            for module in probe.modules(function):
+            for module in jacobian.modules(function):
                 for tensor in (*module.parameters(), *module.buffers()):
                     if tensor.is_floating_point():
                         return tensor.dtype, tensor.device
@@ -150,7 +149,7 @@ class PullbackMetric:
     def chunk_size(self, z: Tensor) -> int:
         """How many points like those of ``z`` ``(..., d)`` are evaluated at once."""
         for name in ("mean", "std", "features"):
-            probe.refuse_training_mode(name, getattr(self, name))
+            jacobian.refuse_training_mode(name, getattr(self, name))
         kind = (z.shape[-1], z.dtype, z.device)
         if kind not in self._output_dim:
             self._output_dim[kind] = self._try(z.detach().reshape(-1, z.shape[-1])[:1])
@@ -200,7 +199,7 @@ class PullbackMetric:
     def _push_forward(self, name: str, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         function = getattr(self, name)
         # the value's shape is checked where nothing is lost by it
-        return push_forward(
+        return jacobian.push_forward(
             function if isinstance(function, nn.Module) else functools.partial(self._call, name), x, tangents
         )
 
@@ -224,19 +223,19 @@ class PullbackMetric:
         return torch.cat(columns).transpose(0, 1)
 
     def _call(self, name: str, z: Tensor) -> Tensor:
-        return probe.call(name, getattr(self, name), z)
+        return jacobian.call(name, getattr(self, name), z)
 
     def _try(self, z: Tensor) -> int:
         """Try every map beside ``z (1, d)`` before work is spent. Returns the number of outputs of all together."""
-        x = probe.try_map("mean", self.mean, z)
+        x = jacobian.try_map("mean", self.mean, z)
         dims = x.shape[-1]
         if self.std is not None:
-            std_dims = probe.try_map("std", self.std, z).shape[-1]
+            std_dims = jacobian.try_map("std", self.std, z).shape[-1]
             if std_dims != dims:
                 raise ValueError(f"std: returned {std_dims} outputs, expected {dims} like mean")
             dims += std_dims
         if self.features is not None:
-            dims += probe.try_map("features", self.features, x).shape[-1]
+            dims += jacobian.try_map("features", self.features, x).shape[-1]
         return dims
 
 

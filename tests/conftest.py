@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from geolib.companion import figures
+from geolib.companion.figures.style import set_style
 
 torch.set_num_threads(1)  # the tensors here are small; threads only wait for each other
 
@@ -44,7 +44,7 @@ def style():
     backend = mpl.get_backend()
     mpl.use("agg")
     with mpl.rc_context():
-        figures.set_style()
+        set_style()
         yield
     plt.close("all")
     mpl.use(backend)

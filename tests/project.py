@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from geolib.companion import datasets
+from geolib.companion.data import datasets
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

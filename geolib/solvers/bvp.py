@@ -6,11 +6,11 @@ from scipy.integrate import solve_bvp
 from torch import Tensor
 
 from geolib import checks
-from geolib.acceleration import DIFFERENCE, acceleration
 from geolib.curves import Metric
-from geolib.solvers.problem import Problem, Solution
+from geolib.paths.equation import DIFFERENCE, acceleration
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 from geolib.spline import CubicBSpline
-from geolib.status import Status
 
 _OUTCOMES = {0: Status.CONVERGED, 1: Status.MAX_NODES, 2: Status.DIVERGED, 3: Status.DIVERGED}  # scipy's
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from geolib.curves import energy_and_gradient
-from geolib.solvers.problem import Problem, Solution
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 from geolib.spline import CubicBSpline
-from geolib.status import Status
 
 _REMEMBERED = 10  # energies, of which a step must undercut the largest
 _SUFFICIENT = 1e-4  # Armijo's constant

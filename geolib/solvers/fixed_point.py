@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.acceleration import acceleration
 from geolib.curves import Metric, straight, unchecked_tensor
-from geolib.solvers.problem import Problem, Solution
-from geolib.status import Status
+from geolib.paths.equation import acceleration
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 
 _NOISE = 1e-10  # of the accelerations that are conditioned on, relative to their variance
 _BOLDER, _SHORTER = 1.5, 0.5

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import Metric, points_at_once, unchecked_tensor
-from geolib.energy import regular
-from geolib.solvers.problem import Problem, Solution
+from geolib.paths.energy import regular
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 from geolib.spline import CubicBSpline
-from geolib.status import Status
 
 _SUFFICIENT = 1e-4  # Armijo's constant
 _TRIALS = 30

@@ -2,8 +2,8 @@
 
 import torch
 
-from geolib.solvers.problem import Problem, Solution
-from geolib.status import Status
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 
 
 def solve(problem: Problem) -> Solution:

@@ -8,9 +8,9 @@ from torch import Tensor
 from geolib import checks
 from geolib.curves import energy_and_gradient, metric_tensor
 from geolib.metric import smoothed
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 from geolib.solvers.descent import minimise
-from geolib.solvers.problem import Problem, Solution
-from geolib.status import Status
 
 _SHARPEST = 6.0  # slope of the steepest hidden unit, per unit of t
 

@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor
 
-from geolib import checks, tridiagonal
-from geolib.energy import Expansion, PathEnergy, path_energy
-from geolib.solvers.problem import Problem, Solution, resampled
+from geolib import checks
+from geolib.paths import tridiagonal
+from geolib.paths.energy import Expansion, PathEnergy, path_energy
+from geolib.paths.problem import Problem, Solution, resampled
+from geolib.paths.status import Status
 from geolib.spline import CubicBSpline
-from geolib.status import Status
 
 _COARSEST = 8  # segments; fewer may see no way to bend
 _FINER = 8  # the finest curve has so many times the segments that are enough for n_segments

@@ -8,10 +8,10 @@ from torch import Tensor
 from geolib import checks
 from geolib.curves import Metric, curve_length, energy_and_gradient, straight
 from geolib.metric import PullbackMetric
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 from geolib.solvers.descent import Descent, inverse_mean_metric, minimise
-from geolib.solvers.problem import Problem, Solution
 from geolib.spline import CubicBSpline
-from geolib.status import Status
 
 NOISES = ("shared", "independent")
 # points (b, N + 1, d) to values (b,) and their gradients (b, N + 1, d)

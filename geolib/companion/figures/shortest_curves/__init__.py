@@ -1,0 +1,1 @@
+"""Panels of notebooks 06 to 08."""

@@ -1,0 +1,1 @@
+"""Generative models: modules, recipes, training, weights, and the geometry they induce."""

@@ -1,0 +1,98 @@
+"""A trained VAE as the generator whose geometry is studied: its latents, its variance, its metric."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geolib import PullbackMetric, RBFPrecision, fit_rbf_precision
+from geolib.companion.data.datasets import ImageData
+from geolib.companion.models.vae import VAE
+
+# Pixels that are black in every image have no error at all; a floor of 2.5 grey levels keeps their precision finite.
+VARIANCE_FLOOR = 0.01**2
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A decoder with the RBF variance of Arvanitidis et al. 2018, and the data it was fitted to."""
+
+    vae: VAE
+    rbf: RBFPrecision
+    metric: PullbackMetric
+    """the expected metric, Eq. 2"""
+    train_latents: Tensor
+    """(n, d)"""
+    test_latents: Tensor
+    """(m, d)"""
+    test_labels: Tensor
+    """(m,)"""
+
+
+@torch.no_grad()
+def variance_target(vae: VAE, images: Tensor, latents: Tensor) -> Tensor:
+    """Squared errors of the decoder's mean at the data ``(n, D)``, floored: what the precision is fitted to."""
+    return torch.cat(
+        [
+            (x - vae.mean(z)).square() + VARIANCE_FLOOR
+            for x, z in zip(images.split(4096), latents.split(4096), strict=True)
+        ]
+    )
+
+
+def generator(
+    data: ImageData, vae: VAE, *, n_centers: int = 64, curvature: float = 1.25, zeta: float = 1e-3, seed: int = 0
+) -> Generator:
+    """Encode the data with the model's own encoder, fit the RBF variance to it, and put the metric together."""
+    device = next(vae.parameters()).device
+    images = data.train_images.to(device)
+    latents = vae.encode(images)
+    target = variance_target(vae, images, latents)
+    rbf = fit_rbf_precision(latents, target, n_centers=n_centers, curvature=curvature, zeta=zeta, seed=seed)
+    metric = PullbackMetric(vae.mean, rbf)
+    return Generator(vae, rbf, metric, latents, vae.encode(data.test_images.to(device)), data.test_labels)
+
+
+def in_double(g: Generator) -> Generator:
+    """The same generator in float64, for maps whose condition number float32 cannot hold."""
+    vae, rbf = (copy.deepcopy(module).double() for module in (g.vae, g.rbf))
+    latents = (g.train_latents.double(), g.test_latents.double())
+    return Generator(vae, rbf, PullbackMetric(vae.mean, rbf), *latents, g.test_labels)
+
+
+def test_pairs(data: ImageData, n_pairs: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices ``(n_pairs,)`` of first and second test images, all different."""
+    if not 1 <= n_pairs <= len(data.test_images) // 2:
+        raise ValueError(f"n_pairs: got {n_pairs}, expected 1 to {len(data.test_images) // 2}")
+    order = torch.randperm(len(data.test_images), generator=torch.Generator().manual_seed(seed))
+    return order[:n_pairs], order[n_pairs : 2 * n_pairs]
+
+
+def class_pair(g: Generator, first: int, second: int) -> tuple[Tensor, Tensor]:
+    """Latents ``(d,)`` of two classes, each the test image nearest to its class's mean."""
+    chosen = []
+    for label in (first, second):
+        own = g.test_latents[(g.test_labels == label).to(g.test_latents.device)]
+        if len(own) == 0:
+            raise ValueError(f"label: got {label}, expected one of {sorted(set(g.test_labels.tolist()))}")
+        chosen.append(own[(own - own.mean(0)).norm(dim=-1).argmin()])
+    return chosen[0], chosen[1]
+
+
+@torch.no_grad()
+def variance_inside_and_outside(
+    g: Generator, points: Tensor, std: Callable[[Tensor], Tensor] | None = None
+) -> tuple[float, float]:
+    """The mean of sigma over the test data, and over those of ``points (..., 2)`` that are away from all data.
+
+    Away means farther from every training latent than one standard deviation of the data.
+    """
+    std = std or g.rbf
+    points = points.reshape(-1, points.shape[-1])
+    nearest = torch.cat([torch.cdist(part, g.train_latents).amin(-1) for part in points.split(1024)])
+    away = nearest > g.train_latents.std(0).max()
+    if not bool(away.any()):
+        raise ValueError("points: none of them is away from the data; widen the grid")
+    return float(std(g.test_latents).mean()), float(std(points[away]).mean())

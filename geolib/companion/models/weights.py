@@ -1,0 +1,53 @@
+"""Tensors and their metadata in one safetensors file, with a sum that is checked on reading."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geolib.companion.cache import store
+
+
+def _sum(tensors: dict[str, Tensor], metadata: str) -> str:
+    digest = hashlib.sha256(metadata.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write tensors and JSON metadata to ``path``, beside it first and then in one step."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(metadata)
+    with store.replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"geolib": text, "sha256": _sum(tensors, text)})
+        except SafetensorError as error:  # a full disk is none of OSError there
+            raise OSError(str(error)) from error
+
+
+def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors (on the CPU) and metadata of a file that ``save`` wrote.
+
+    Raises:
+        ValueError: for a file that is truncated, altered, or not one of ours, with the expected and the found sum.
+    """
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
+    if "sha256" not in metadata or "geolib" not in metadata:
+        raise ValueError(f"{path}: has no sum of its contents, so it was not written by this project")
+    found = _sum(tensors, metadata["geolib"])
+    if metadata["sha256"] != found:
+        raise ValueError(f"{path}: expected sum {metadata['sha256']}, found {found}")
+    return tensors, json.loads(metadata["geolib"])

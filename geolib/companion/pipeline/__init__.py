@@ -1,0 +1,1 @@
+"""From notebooks to figures and the table of numbers."""

@@ -1,0 +1,149 @@
+"""Run a notebook end to end, as the Makefile does.
+
+``python -m geolib.companion.pipeline.execute notebooks/NN.ipynb ...``
+
+papermill writes its output before the first cell and again on failure, and only warns of an unknown parameter. Here
+the output goes beside its place and is moved there on success; a failed one is kept under another name; a parameter
+that the notebook does not have is left out, and a figure that did not appear is an error.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from papermill.exceptions import PapermillExecutionError
+
+from geolib.companion.cache import store
+
+
+def parameters_of(notebook: Path) -> set[str]:
+    """The names in the notebook's tagged parameters cell.
+
+    Raises:
+        ValueError: where there is no such cell.
+    """
+    names = set(papermill.inspect_notebook(str(notebook)))
+    if not names:
+        raise ValueError(f"{notebook}: has no cell tagged 'parameters'")
+    return names
+
+
+def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
+    """What a profile (``params/*.yaml``), shared by all notebooks, sets in this one: the names that it has."""
+    try:
+        values = yaml.safe_load(profile.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{profile}: not a YAML file ({error})") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{profile}: got {values!r}, expected lines of 'name: value'")
+    names = parameters_of(notebook)
+    return {name: value for name, value in values.items() if name in names}
+
+
+def execute(notebook: Path, profile: Path, figures: list[str], output_directory: Path) -> Path:
+    """Run ``notebook`` with a profile's parameters and check that every declared figure was written by this run.
+
+    Args:
+        notebook: its path.
+        profile: a YAML file of parameters.
+        figures: stems that must appear in the figures' directory as ``.png``, ``.pdf`` and ``.json``.
+        output_directory: where the executed notebook goes.
+
+    Returns:
+        the executed notebook's path.
+
+    Raises:
+        OSError: where figures or output cannot be written; found before the notebook is started.
+        PapermillExecutionError: a cell failed; the notebook up to there is kept as ``NN.failed.ipynb``.
+        FileNotFoundError: a declared figure is missing or older than this run.
+    """
+    output_directory = output_directory.absolute()  # the kernel runs in the notebook's folder
+    for directory in (store.figures_directory(), output_directory, store.derived_directory()):
+        with store.replacing(store.make_directory(directory) / ".writable"):
+            pass
+        (directory / ".writable").unlink(missing_ok=True)  # a notebook beside this one tries the same
+    final = output_directory / notebook.name
+    failed = final.with_suffix(".failed.ipynb")
+    # the file system's own clock, which may be coarser than time.time()
+    with tempfile.NamedTemporaryFile(dir=output_directory) as clock:
+        started = os.stat(clock.name).st_mtime_ns
+    with tempfile.TemporaryDirectory(prefix=".run-", dir=output_directory) as scratch:
+        temporary = Path(scratch) / notebook.name
+        try:
+            _execute_once(notebook, temporary, profile_parameters(profile, notebook), Path(scratch))
+            _check_figures(figures, started)
+            temporary.replace(final)
+        finally:
+            if temporary.exists():  # it did not come to be the final one
+                temporary.replace(failed)
+                print(f"{notebook.name} failed; as far as it came, it is {failed}", file=sys.stderr)
+    failed.unlink(missing_ok=True)
+    return final
+
+
+def _execute_once(notebook: Path, output: Path, parameters: dict[str, object], scratch: Path) -> None:
+    # The user's own start-up files and kernels must not change a figure; and where HOME is empty or read-only,
+    # Jupyter still needs a place to write.
+    places = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")
+    for variable in places:
+        os.environ[variable] = str(store.make_directory(scratch / variable.lower()))
+    kernel_config = scratch / "ipythondir" / "profile_default" / "ipython_kernel_config.py"
+    store.write_text(kernel_config, "c.IPKernelApp.log_level = 40\n")
+    for attempt in (1, 2):
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(output),
+                parameters=parameters,
+                kernel_name="python3",
+                progress_bar=False,
+                log_output=False,
+                cwd=str(notebook.absolute().parent),
+            )
+            return
+        except PapermillExecutionError:
+            raise
+        except RuntimeError as error:
+            # kernels started at the same moment can race for a port; no cell has run, so once more is safe
+            if attempt == 2 or "Kernel died before replying" not in str(error):
+                raise
+            time.sleep(1)
+
+
+def _check_figures(stems: list[str], started: int) -> None:
+    directory = store.figures_directory()
+    for stem in stems:
+        for suffix in (".png", ".pdf", ".json"):
+            path = directory / f"{stem}{suffix}"
+            if not path.exists():
+                raise FileNotFoundError(f"{path}: declared in the Makefile, but the notebook did not write it")
+            if path.stat().st_mtime_ns < started:
+                raise FileNotFoundError(f"{path}: declared in the Makefile, but left from an earlier run")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line; 0 on success, 1 with a message otherwise."""
+    parser = argparse.ArgumentParser(prog="python -m geolib.companion.pipeline.execute", description=__doc__)
+    parser.add_argument("notebook", type=Path)
+    parser.add_argument("--profile", type=Path, required=True, help="params/quick.yaml or params/paper.yaml")
+    parser.add_argument("--figures", nargs="*", default=[], help="stems of the figures it must write")
+    parser.add_argument("--output", type=Path, required=True, help="directory of executed notebooks")
+    given = parser.parse_args(arguments)
+    started = time.perf_counter()
+    try:
+        execute(given.notebook, given.profile, given.figures, given.output)
+    except (OSError, ValueError, RuntimeError, PapermillExecutionError, nbformat.ValidationError) as error:
+        print(f"{given.notebook.name}: {error}", file=sys.stderr)
+        return 1
+    print(f"{given.notebook.name}: {time.perf_counter() - started:.0f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

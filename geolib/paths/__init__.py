@@ -1,0 +1,1 @@
+"""The machinery behind ``geodesic()``: energy of discrete curves, systems, measuring, certificate, starts, results."""

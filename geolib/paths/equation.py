@@ -1,0 +1,68 @@
+"""The geodesic equation as an ordinary differential equation of second order."""
+
+import torch
+from torch import Tensor
+
+from geolib.curves import Metric, has_immersion, points_at_once
+from geolib.metric import PullbackMetric
+from geolib.paths.energy import regular, tensor_and_slopes
+
+# steps of central differences of the acceleration, relative to their variable's size: eps^(1/3)
+DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}
+
+
+def acceleration(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
+    r"""The acceleration :math:`\gamma''` of the geodesic through a point with a velocity.
+
+    .. math:: \gamma''^k = -\Gamma^k_{ij} v^i v^j, \qquad
+              M \gamma'' = \tfrac12 \nabla_z (v^T M v) - (\partial_v M) v .
+
+    Derivatives are exact. With an immersion f the right side is :math:`-J^T f''(v, v)`, which takes two reverse passes
+    whatever the latent dimension; otherwise one a latent dimension.
+
+    Args:
+        metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
+        z: ``(n, d)``.
+        v: ``(n, d)``.
+
+    Returns:
+        ``(n, d)``, not finite where the metric is not. Where the metric is singular the acceleration is not unique, and
+        the smallest one is taken, to within rounding.
+
+    Source:
+        Arvanitidis et al. 2018, Eq. 9 (the same without Christoffel symbols spelled out).
+    """
+    part_of = _by_immersion if has_immersion(metric) else _by_tensor
+    size = points_at_once(metric, z)
+    return torch.cat([part_of(metric, a, b) for a, b in zip(z.split(size), v.split(size), strict=True)])
+
+
+def _by_immersion(metric: PullbackMetric, z: Tensor, v: Tensor) -> Tensor:
+    M, force = torch.zeros(len(z), z.shape[1], z.shape[1]).to(z), torch.zeros_like(z)
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        for _, tangents in metric.tangents(z):
+            J = tangents.detach()
+            M += torch.einsum("anD,bnD->nab", J, J)
+            if tangents.requires_grad:  # else it does not bend
+                force += torch.einsum("anD,nD->na", J, _second_derivative(tangents, z, v))
+    return -torch.linalg.solve(regular(M), force)
+
+
+def _second_derivative(tangents: Tensor, z: Tensor, v: Tensor) -> Tensor:
+    """f''(v, v) ``(n, D)`` from the derivatives ``tangents (d, n, D)`` at ``z``.
+
+    A forward derivative from two reverse ones: what multiplies the cotangent is linear in it.
+    """
+    along = torch.einsum("na,anD->nD", v, tangents)
+    cotangent = torch.zeros_like(along).requires_grad_()
+    (slope,) = torch.autograd.grad(along, z, cotangent, create_graph=True, allow_unused=True)
+    if slope is None or not slope.requires_grad:
+        return torch.zeros_like(along)
+    return torch.autograd.grad(slope, cotangent, v)[0]
+
+
+def _by_tensor(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
+    M, B = tensor_and_slopes(metric, z, v)
+    v = v.unsqueeze(-1)
+    return torch.linalg.solve(regular(M), B @ v / 2 - B.mT @ v).squeeze(-1)

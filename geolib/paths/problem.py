@@ -1,0 +1,66 @@
+"""What a solver is given and what it returns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geolib.curves import Metric, curve_length, straight
+from geolib.paths.starts import LatentGraph
+from geolib.spline import CubicBSpline
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A batch of boundary value problems, checked and broadcast; start and end differ in every row."""
+
+    metric: Metric
+    start: Tensor
+    """(B, d)"""
+    end: Tensor
+    """(B, d)"""
+    init: Tensor | None
+    """initial points (B, n + 1, d) at equal steps of t, or None for the straight line"""
+    n_segments: int
+    rtol: float
+    """relative change of a curve's length below which it is done"""
+    max_steps: Tensor
+    """(B,)"""
+    graph: Callable[[], LatentGraph]
+    """the graph of the caller's latents, built when it is first asked for; ValueError where none were given"""
+
+    def points(self, n_segments: int | None = None) -> Tensor:
+        """Where the curves begin, at equal steps of t: ``(B, n_segments + 1, d)``; by default as many as asked for."""
+        n_segments = n_segments or self.n_segments
+        return straight(self.start, self.end, n_segments) if self.init is None else resampled(self.init, n_segments)
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Curves of a batch, and how each ended (``CONVERGED`` or the reason why not)."""
+
+    curve: CubicBSpline
+    """batch of B"""
+    status: Tensor
+    """(B,), codes of ``Status``"""
+    n_steps: Tensor
+    """(B,)"""
+    seen: Tensor
+    """(B,), the length as the solver's own points see it"""
+
+    @classmethod
+    def through(cls, problem: Problem, points: Tensor, status: Tensor, n_steps: Tensor) -> "Solution":
+        """The splines through points ``(B, N + 1, d)`` at equal steps of t, whose ends are made exact."""
+        points[:, 0], points[:, -1] = problem.start, problem.end
+        return cls(CubicBSpline.fit(points), status, n_steps, curve_length(problem.metric, points))
+
+
+def resampled(points: Tensor, n_segments: int) -> Tensor:
+    """Points ``(b, n_segments + 1, d)`` of the splines through ``points (b, N + 1, d)``, at equal steps of t."""
+    if points.shape[1] == n_segments + 1:
+        return points.clone()
+    t = torch.linspace(0, 1, n_segments + 1, dtype=points.dtype, device=points.device)
+    out = CubicBSpline.fit(points)(t)
+    out[:, 0], out[:, -1] = points[:, 0], points[:, -1]
+    return out

@@ -1,0 +1,149 @@
+"""Shortest paths over a graph of latents: first guesses that lead around what a straight line runs into."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra
+from scipy.spatial import KDTree
+from torch import Tensor
+
+from geolib import checks
+from geolib.curves import Metric, curve_length, straight
+from geolib.paths.measure import even_parameters
+
+_EDGE_SEGMENTS = 4
+_PATH_SEGMENTS = 16
+_SMOOTHINGS = 2
+_WORTHWHILE = 0.99
+_EDGES_AT_ONCE = 2**14
+
+
+@dataclass(frozen=True)
+class Paths:
+    """First guesses for the curves between B pairs of points."""
+
+    points: Tensor
+    """(B, n_segments + 1, d), at equal steps of Riemannian length; the straight line where no path is shorter"""
+    shorter: Tensor
+    """(B,), whether the path is at least 1 % shorter than the line. Nearly as long as the line, paths were seen to lead
+    to a longer geodesic as often as to a shorter one."""
+    connected: Tensor
+    """(B,), whether the graph connects the pair"""
+
+
+class LatentGraph:
+    r"""The graph that joins each latent to its nearest neighbours by straight edges, weighted by Riemannian length.
+
+    Args:
+        metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
+        latents: ``(n, d)``, such as the encoded data, or the points of a grid.
+        n_neighbors: neighbours (nearest in latent space) that each latent is joined to.
+        max_nodes: of more latents than that, so many are drawn, without replacement.
+        seed: of that draw.
+
+    Raises:
+        TypeError, ValueError: for arguments of another kind, shape or range; where the metric is not finite on an edge.
+
+    Source:
+        Danielou et al. 2024, Sec. 3.3; Chen et al. 2019.
+    """
+
+    def __init__(self, metric: Metric, latents: Tensor, *, n_neighbors: int = 10, max_nodes: int = 2000, seed: int = 0):
+        checks.latent_points("latents", latents, min_points=1)
+        if latents.ndim != 2:
+            raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, d)")
+        self.n_neighbors = checks.integer("n_neighbors", n_neighbors, at_least=1)
+        checks.integer("max_nodes", max_nodes, at_least=1)
+        self.metric = metric
+        self.nodes = latents.detach()
+        if len(latents) > max_nodes:
+            generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
+            chosen = torch.randperm(len(latents), generator=generator)[:max_nodes].sort().values
+            self.nodes = self.nodes[chosen.to(latents.device)]
+        self._tree = KDTree(_numpy(self.nodes))
+        a, b = self._nearest(self.nodes, n_neighbors + 1)
+        # each edge once; a latent is its own nearest neighbour, and latents that repeat are joined by edges of length 0
+        pairs = np.unique(np.sort(np.stack([a, b]), axis=0)[:, a != b], axis=1)
+        self._edges = (*pairs, self._lengths(self.nodes[pairs[0]], self.nodes[pairs[1]]))
+
+    def paths(self, start: Tensor, end: Tensor, *, n_segments: int = _PATH_SEGMENTS) -> Paths:
+        """First guesses for the curves between pairs of points.
+
+        Args:
+            start: ``(B, d)``.
+            end: ``(B, d)``; both are joined to their nearest latents.
+            n_segments: of the paths.
+
+        Returns:
+            the paths, smoothed, and how they compare to straight lines.
+        """
+        for name, z in (("start", start), ("end", end)):
+            checks.latent_points(name, z)
+            checks.same_kind(name, z, "latents", self.nodes)
+            if z.ndim != 2 or z.shape[-1] != self.nodes.shape[-1]:
+                raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected (B, {self.nodes.shape[-1]})")
+        n, n_pairs = len(self.nodes), len(start)
+        both = torch.cat([start, end])
+        outer, inner = self._nearest(both, self.n_neighbors)
+        a, b, lengths = self._edges
+        edges = np.concatenate([lengths, self._lengths(both[outer], self.nodes[inner])])
+        # scipy takes an explicit zero for no edge
+        edges = np.maximum(edges, np.finfo(np.float64).tiny)
+        rows, columns = np.concatenate([a, outer + n]), np.concatenate([b, inner])
+        graph = csr_array((edges, (rows, columns)), shape=(n + 2 * n_pairs,) * 2)
+        starts = np.arange(n, n + n_pairs)
+        distance, before = dijkstra(graph, directed=False, indices=starts, return_predecessors=True)
+        position = _numpy(torch.cat([self.nodes, both]))
+
+        guess = straight(start, end, n_segments)
+        arrival = distance[np.arange(n_pairs), starts + n_pairs]
+        direct = self._lengths(start, end, n_segments=_EDGE_SEGMENTS * n_segments)
+        for i in np.nonzero(arrival < direct)[0]:
+            path = [starts[i] + n_pairs]
+            while path[-1] != starts[i]:
+                path.append(before[i, path[-1]])
+            path = path[::-1]
+            corners, reached = torch.from_numpy(position[path]), torch.from_numpy(distance[i, path])
+            guess[i] = smoothed_polygon(corners, reached.diff(), n_segments).to(guess)
+        guess[:, 0], guess[:, -1] = start, end
+        length = _numpy(curve_length(self.metric, _subdivided(guess)))
+        shorter, connected = length <= _WORTHWHILE * direct, np.isfinite(arrival)
+        return Paths(guess, *(torch.from_numpy(x).to(start.device) for x in (shorter & connected, connected)))
+
+    def _nearest(self, z: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of points, and of their k nearest nodes, one pair an edge."""
+        k = min(k, len(self.nodes))
+        found = self._tree.query(_numpy(z), k=k)[1].reshape(-1)
+        return np.repeat(np.arange(len(z)), k), found
+
+    def _lengths(self, a: Tensor, b: Tensor, n_segments: int = _EDGE_SEGMENTS) -> np.ndarray:
+        parts = [
+            curve_length(self.metric, straight(p, q, n_segments))
+            for p, q in zip(a.split(_EDGES_AT_ONCE), b.split(_EDGES_AT_ONCE), strict=True)
+            if len(p)
+        ]
+        return _numpy(torch.cat(parts)) if len(a) else np.empty(0)
+
+
+def _subdivided(points: Tensor) -> Tensor:
+    """Polygons ``(B, n + 1, d)`` with every edge cut into pieces."""
+    weight = torch.arange(_EDGE_SEGMENTS, dtype=points.dtype, device=points.device).unsqueeze(-1) / _EDGE_SEGMENTS
+    pieces = torch.lerp(points[:, :-1].unsqueeze(2), points[:, 1:].unsqueeze(2), weight).flatten(1, 2)
+    return torch.cat([pieces, points[:, -1:]], dim=1)
+
+
+def _numpy(x: Tensor) -> np.ndarray:
+    return x.detach().cpu().double().numpy()
+
+
+def smoothed_polygon(corners: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
+    """Points at equal steps of length along a polygon ``(k + 1, d)`` with edges of these lengths, smoothed."""
+    t = torch.linspace(0, 1, len(corners), dtype=corners.dtype)
+    even = even_parameters(t.unsqueeze(0), lengths.unsqueeze(0), n_segments)[0] * (len(corners) - 1)
+    left = even.floor().long().clamp(0, len(corners) - 2)
+    points = torch.lerp(corners[left], corners[left + 1], (even - left).unsqueeze(-1))
+    for _ in range(_SMOOTHINGS):
+        points[1:-1] = (points[:-2] + 2 * points[1:-1] + points[2:]) / 4
+    return points

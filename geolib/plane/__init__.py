@@ -1,0 +1,1 @@
+"""Tools for latent spaces of two dimensions: grids, global distances, tabulated metrics."""

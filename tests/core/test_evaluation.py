@@ -1,0 +1,271 @@
+"""Algorithm 1 and the comparison of two models."""
+
+import math
+
+import pytest
+import torch
+from problems import deviation, flat_plane, half_plane, linear_decoder, linear_map, mlp, sphere
+from scipy import stats
+
+from geolib import PullbackMetric, compare_models, fit_rbf_precision, geodesic, relative_improvement
+
+pytestmark = pytest.mark.smoke
+
+DTYPE = torch.float64
+
+
+def decoder(dtype=DTYPE, **options):
+    return PullbackMetric(mlp(gain=1, dtype=dtype), deviation(gain=1, dtype=dtype), **options)
+
+
+def shifted_half_plane(z):
+    """The half-plane, moved down so that normal draws lie inside."""
+    return half_plane().metric(z + z.new_tensor([0.0, 8.0]))
+
+
+# Algorithm 1
+
+
+@pytest.mark.parametrize("step_size", [0.3, 1.0])
+@pytest.mark.parametrize("d", [2, 3])
+def test_ends_are_one_step_along_v_max_towards_the_origin(d, step_size):
+    metric = PullbackMetric(mlp(d, gain=1))
+    mc = relative_improvement(metric, n_samples=50, step_size=step_size)
+    assert mc.start.shape == mc.end.shape == (50, d)
+    step = mc.end - mc.start
+    torch.testing.assert_close(step.norm(dim=-1), torch.full((50,), step_size, dtype=DTYPE))
+    M = metric(mc.start)
+    largest = torch.linalg.eigvalsh(M)[:, -1:]
+    torch.testing.assert_close(torch.einsum("nij,nj->ni", M, step), largest * step, rtol=1e-7, atol=1e-9)
+    # footnote 1: its sign is turned to the origin, in every sample
+    assert ((step * mc.start).sum(-1) <= 0).all()
+
+
+def test_starts_are_standard_normal():
+    mc = relative_improvement(flat_plane().metric, n_samples=2000, latent_dim=2, dtype=DTYPE)
+    for values in mc.start.T:
+        assert stats.kstest(values.numpy(), "norm").pvalue > 1e-3
+    assert abs(torch.corrcoef(mc.start.T)[0, 1]) < 0.1
+
+
+def test_geodesics_run_between_the_samples():
+    mc = relative_improvement(decoder(), n_samples=6, n_segments=12, max_steps=30)
+    assert mc.geodesic.points.shape == (6, 13, 2)
+    torch.testing.assert_close(mc.geodesic.points[:, 0], mc.start)
+    torch.testing.assert_close(mc.geodesic.points[:, -1], mc.end)
+    assert mc.geodesic.n_steps.max() <= 30
+    expected = geodesic(decoder(), mc.start, mc.end, n_segments=12, max_steps=30).improvement
+    torch.testing.assert_close(mc.improvement, expected)
+
+
+def test_numbers_are_those_of_the_samples():
+    mc = relative_improvement(decoder(), n_samples=20)
+    x = mc.improvement.numpy()
+    assert mc.mean == pytest.approx(x.mean())
+    assert mc.mean > 1e-3
+    assert mc.std == pytest.approx(x.std(ddof=1))
+    low, high = stats.t.interval(0.95, 19, loc=x.mean(), scale=stats.sem(x))
+    assert mc.interval == pytest.approx((low, high))
+
+
+def test_one_sample_has_a_mean_and_nothing_else():
+    mc = relative_improvement(decoder(), n_samples=1)
+    assert mc.improvement.shape == (1,)
+    assert mc.mean == pytest.approx(float(mc.improvement[0]))
+    assert math.isnan(mc.std)
+    assert all(math.isnan(x) for x in mc.interval)
+
+
+def test_two_samples_have_an_interval():
+    mc = relative_improvement(decoder(), n_samples=2)
+    low, high = mc.interval
+    assert low < mc.mean < high
+
+
+@pytest.mark.parametrize("space", [flat_plane(), linear_decoder("linear", linear_map(2, 5, 30))], ids=str)
+def test_flat_spaces_cannot_be_improved(space):
+    mc = relative_improvement(space.metric, n_samples=20, latent_dim=2, dtype=DTYPE)
+    assert mc.mean == pytest.approx(0, abs=1e-9)
+    assert mc.interval == pytest.approx((0, 0), abs=1e-9)
+
+
+def test_a_linear_decoder_is_left_along_its_first_singular_vector():
+    A = linear_map(3, 6, 30)
+    mc = relative_improvement(linear_decoder("", A).metric, n_samples=20, latent_dim=3, dtype=DTYPE)
+    v = torch.linalg.svd(A).Vh[0]
+    torch.testing.assert_close(((mc.end - mc.start) @ v).abs(), torch.ones(20, dtype=DTYPE))
+    torch.testing.assert_close(mc.geodesic.length, torch.full((20,), 30.0, dtype=DTYPE))
+
+
+def test_on_the_sphere_the_step_is_along_the_meridian():
+    # whose metric is diag(1, sin^2 theta), also without an immersion
+    for metric in (sphere().metric, sphere().tensor):
+        mc = relative_improvement(metric, n_samples=20, latent_dim=2, dtype=DTYPE, step_size=0.1, max_steps=2)
+        torch.testing.assert_close((mc.end - mc.start).abs(), mc.start.new_tensor([0.1, 0.0]).expand(20, 2))
+
+
+def test_exact_improvements_of_the_half_plane():
+    # a metric without immersion; lines here have closed lengths too: vertical log(y1/y0), else |b - a| log(y1/y0) / dy
+    mc = relative_improvement(shifted_half_plane, n_samples=20, step_size=2.0, latent_dim=2, dtype=DTYPE, rtol=1e-6)
+    a, b = mc.start + mc.start.new_tensor([0.0, 8.0]), mc.end + mc.end.new_tensor([0.0, 8.0])
+    dy = b[:, 1] - a[:, 1]
+    ratio = torch.where(dy.abs() > 1e-6, (b[:, 1] / a[:, 1]).log() / dy, 1 / a[:, 1])
+    line = (b - a).norm(dim=-1) * ratio
+    exact = 1 - half_plane().distance(a, b) / line
+    torch.testing.assert_close(mc.improvement, exact, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_size", [7, 64])
+def test_same_seed_same_numbers_for_any_chunks(chunk_size):
+    a, b = (relative_improvement(decoder(chunk_size=c), n_samples=10, seed=3) for c in (chunk_size, None))
+    assert torch.equal(a.start, b.start)
+    torch.testing.assert_close(a.end, b.end, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(a.improvement, b.improvement, rtol=0, atol=1e-4)
+
+
+def test_same_seed_same_numbers_for_any_dtype():
+    double = relative_improvement(decoder(), n_samples=20, seed=3)
+    single = relative_improvement(decoder(torch.float32), n_samples=20, seed=3)
+    assert single.start.dtype == single.improvement.dtype == torch.float32
+    torch.testing.assert_close(single.start, double.start.float())
+    torch.testing.assert_close(single.end.double(), double.end, rtol=0, atol=1e-3)
+    assert single.mean == pytest.approx(double.mean, abs=1e-4)
+    torch.testing.assert_close(single.improvement.double(), double.improvement, rtol=0, atol=3e-4)
+
+
+def test_seed_decides_and_touches_no_global_state():
+    state = torch.get_rng_state()
+    a, b, c = (relative_improvement(decoder(), n_samples=4, seed=s, max_steps=2) for s in (1, 1, 2))
+    assert torch.equal(a.start, b.start) and torch.equal(a.improvement, b.improvement)
+    assert not torch.equal(a.start, c.start)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_latent_dim_dtype_and_device_come_from_the_metric(generator):
+    assert relative_improvement(decoder(), n_samples=2, max_steps=2).start.dtype == DTYPE
+    z = torch.randn(50, 3, generator=generator)
+    rbf = fit_rbf_precision(z, torch.rand(50, 4, generator=generator) + 0.1, n_centers=5)
+    W = torch.randn(3, 4, generator=generator)
+    mc = relative_improvement(PullbackMetric(lambda x: (x @ W).sin(), rbf), n_samples=2, max_steps=2)
+    assert mc.start.shape == (2, 3)
+    assert mc.start.dtype == torch.float32
+    mc = relative_improvement(sphere().metric, n_samples=2, latent_dim=2, max_steps=2)
+    assert mc.start.dtype == torch.get_default_dtype()
+
+
+def test_torch_s_default_dtype_is_used_without_parameters(float64):
+    mc = relative_improvement(sphere().metric, n_samples=2, latent_dim=2, max_steps=2)
+    assert mc.improvement.dtype == float64
+
+
+BAD = {
+    "n_samples: got 0, expected at least 1": {"n_samples": 0},
+    "n_samples: got 2.0": {"n_samples": 2.0},
+    "step_size: got 0": {"step_size": 0},
+    "step_size: got -1": {"step_size": -1.0},
+    "seed: got -1": {"seed": -1},
+    "latent_dim: got 0": {"latent_dim": 0},
+    "speed: not an option of method": {"speed": 1},
+    "method: got 'magic'": {"method": "magic"},
+}
+
+
+@pytest.mark.parametrize("sentence", BAD)
+def test_bad_input_is_told(sentence):
+    with pytest.raises((TypeError, ValueError), match=sentence):
+        relative_improvement(decoder(), **({"n_samples": 2} | BAD[sentence]))
+
+
+def test_latent_dim_is_asked_for_where_it_cannot_be_known():
+    for metric in (flat_plane().metric, sphere().metric):
+        with pytest.raises(TypeError, match="latent_dim"):
+            relative_improvement(metric, n_samples=2)
+
+
+# Two models
+
+
+@pytest.fixture
+def models(generator):
+    """Two models with latent dimensions 2 and 3 and six pairs, as each one's encoder sees them."""
+    a = (decoder(), *torch.randn(2, 6, 2, generator=generator, dtype=DTYPE))
+    b = (PullbackMetric(mlp(3, seed=5, gain=1)), *torch.randn(2, 6, 3, generator=generator, dtype=DTYPE))
+    return a, b
+
+
+def test_comparison_is_two_batches_of_geodesics(models):
+    cmp = compare_models(*models, threshold=0.01)
+    for model, g in zip(models, (cmp.a, cmp.b), strict=True):
+        torch.testing.assert_close(g.improvement, geodesic(*model).improvement)
+    difference = (cmp.a.improvement - cmp.b.improvement).abs()
+    torch.testing.assert_close(cmp.difference, difference)
+    assert torch.equal(cmp.comparable, difference <= 0.01)
+    assert 0 < cmp.comparable.sum() < 6  # else this test says nothing
+    assert cmp.best == int(difference.argmin())
+    assert isinstance(cmp.best, int)
+    assert cmp.comparable[cmp.best]
+
+
+def test_comparison_is_symmetric(models):
+    there, back = compare_models(*models), compare_models(*reversed(models))
+    torch.testing.assert_close(there.difference, back.difference)
+    assert torch.equal(there.comparable, back.comparable)
+    assert there.best == back.best
+
+
+def test_a_model_is_comparable_with_itself(models):
+    cmp = compare_models(models[0], models[0], threshold=1e-9)
+    assert cmp.comparable.all()
+    assert cmp.difference.max() < 1e-12
+
+
+def test_threshold_decides(models):
+    assert compare_models(*models, threshold=1).comparable.all()
+    strict = compare_models(*models, threshold=1e-12)
+    assert not strict.comparable.any()
+    assert strict.best in range(6)
+
+
+def test_models_may_differ_in_dtype(models):
+    a, b = models
+    single = (decoder(torch.float32), a[1].float(), a[2].float())
+    cmp = compare_models(single, b)
+    assert cmp.difference.dtype == DTYPE
+    torch.testing.assert_close(cmp.difference, compare_models(a, b).difference, rtol=0, atol=1e-3)
+
+
+def test_options_reach_both_solvers(models):
+    cmp = compare_models(*models, n_segments=8, max_steps=2)
+    assert cmp.a.points.shape == (6, 9, 2)
+    assert cmp.b.points.shape == (6, 9, 3)
+    assert max(cmp.a.n_steps.max(), cmp.b.n_steps.max()) <= 2
+
+
+def test_pairs_that_do_not_match_are_refused(models):
+    (m, s, e), b = models
+    for wrong in ((m, s[:5], e[:5]), (m, s[:1], e), (m, s, e[:5])):
+        for pair in ((wrong, b), (b, wrong)):
+            with pytest.raises(ValueError, match=r"model_a, model_b: got \[.*expected the same pairs"):
+                compare_models(*pair)
+    for wrong in ((m, s[0], e[0]), (m, s[None], e[None])):
+        with pytest.raises(ValueError, match=r"model_b's start: got shape .* expected \(n, d\)"):
+            compare_models(b, wrong)
+
+
+def test_models_that_are_none_are_refused(models):
+    a, (m, s, e) = models
+    for wrong, sentence in (
+        (m, "model_b: expected a tuple"),
+        ((m, s), "model_b: expected a tuple"),
+        ((m, s, e, s), "model_b: expected a tuple"),
+        ((m, s, e.tolist()), "model_b's end: got list"),
+        ((m, s, e.float()), "end: got dtype"),
+        ((3, s, e), "metric: got int"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            compare_models(a, wrong)
+    for threshold in (0, -1, math.nan):
+        with pytest.raises(ValueError, match="threshold: got"):
+            compare_models(a, a, threshold=threshold)
+    with pytest.raises(ValueError, match="zero pairs"):
+        compare_models((m, s[:0], e[:0]), (m, s[:0], e[:0]))

