@@ -1,50 +1,24 @@
 """Maps over the latent plane, curves, strips of images: drawing only."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
 import torch
+from matplotlib import patheffects
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Colormap
 from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from geolib.companion.models.grid import LatentGrid
+from geolib.companion.figures import style
 from geolib.companion.figures.streamlines import DirectionField, streamlines
-
-
-@dataclass(frozen=True)
-class LatentGrid:
-    """A regular grid over a rectangle of the latent plane."""
-
-    x: Tensor
-    """(nx,)"""
-    y: Tensor
-    """(ny,)"""
-
-    @classmethod
-    def around(cls, latents: Tensor, *, resolution: int, margin: float = 0.15) -> "LatentGrid":
-        """A square grid that covers latents ``(n, 2)`` with a margin, as a share of their range."""
-        low, high = latents.amin(0), latents.amax(0)
-        centre, half = (low + high) / 2, float((high - low).max()) / 2 * (1 + 2 * margin)
-        x, y = (torch.linspace(float(c) - half, float(c) + half, resolution) for c in centre)
-        return cls(x.to(latents), y.to(latents))
-
-    @property
-    def points(self) -> Tensor:
-        """``(ny, nx, 2)``"""
-        y, x = torch.meshgrid(self.y, self.x, indexing="ij")
-        return torch.stack([x, y], dim=-1)
-
-    @property
-    def extent(self) -> tuple[float, float, float, float]:
-        """left, right, bottom, top, half a cell beyond the outermost points"""
-        half = float(self.x[1] - self.x[0]) / 2
-        return float(self.x[0]) - half, float(self.x[-1]) + half, float(self.y[0]) - half, float(self.y[-1]) + half
 
 
 def to_numpy(x: Tensor | ArrayLike) -> NDArray:
@@ -58,24 +32,38 @@ def along(start: Tensor, end: Tensor, n: int) -> Tensor:
     return torch.lerp(start, end, t)
 
 
+def limits_at(values: Tensor, *, share: float = 0.98) -> dict[str, float]:
+    """Limits of a colour range that holds a share of ``values``, such as a field's values at the data."""
+    shown = values[torch.isfinite(values)].double()
+    tail = (1 - share) / 2
+    low, high = torch.quantile(shown, torch.tensor([tail, 1 - tail], dtype=shown.dtype, device=shown.device))
+    return {"vmin": float(low), "vmax": float(high)}
+
+
 def heat_map(
     axes: Axes,
     grid: LatentGrid,
     values: Tensor,
-    label: str,
     *,
-    cmap: str | Colormap = "mako",
-    colorbar: bool = True,
+    cmap: str | Colormap = style.FIELD,
     **limits: float,
 ) -> AxesImage:
-    """``values (ny, nx)`` over the latent plane, with a labelled colour bar."""
+    """``values (ny, nx)`` over the latent plane; ``limits`` are ``vmin`` and ``vmax``, e.g. from ``limits_at``."""
     shown = np.ma.masked_invalid(to_numpy(values))
     picture = axes.imshow(shown, origin="lower", extent=grid.extent, cmap=cmap, interpolation="bilinear", **limits)
-    if colorbar:
-        axes.figure.colorbar(picture, ax=axes, label=label, fraction=0.046, pad=0.03)
     latent_axes(axes)
     axes.set(xlim=grid.extent[:2], ylim=grid.extent[2:])
     return picture
+
+
+def color_bar(picture: ScalarMappable, axes: Axes | Sequence[Axes], label: str) -> Colorbar:
+    """A colour bar beside one panel, or one for several that share it; arrows where values go on beyond its ends."""
+    values = np.ma.compressed(np.ma.masked_invalid(picture.get_array()))
+    low, high = picture.get_clim()
+    beyond = (bool(values.min() < low), bool(values.max() > high))
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")
+    figure = axes.figure if isinstance(axes, Axes) else axes[0].figure
+    return figure.colorbar(picture, ax=axes, label=label, fraction=0.046, pad=0.03, extend=extend)
 
 
 def latent_axes(axes: Axes) -> None:
@@ -85,27 +73,25 @@ def latent_axes(axes: Axes) -> None:
 
 
 def scatter_classes(
-    axes: Axes, latents: Tensor, labels: Tensor, *, size: float = 2.0, alpha: float = 0.5, legend: bool = True
+    axes: Axes,
+    latents: Tensor,
+    labels: Tensor,
+    *,
+    size: float = 2.0,
+    alpha: float = 0.6,
+    names: bool = True,
 ) -> None:
-    """Encoded data ``(n, 2)``, one colour a class."""
+    """Encoded data ``(n, 2)``, one colour a class, which carries its label at its median."""
     points, classes = to_numpy(latents), to_numpy(labels)
-    colors = sns.color_palette("bright")
-    for color, digit in zip(colors, np.unique(classes), strict=False):
-        chosen = points[classes == digit]
-        axes.scatter(
-            *chosen.T,
-            s=size,
-            alpha=alpha,
-            color=color,
-            linewidths=0,
-            label=str(digit),
-            rasterized=True,
-            zorder=2,
-        )
-    if legend:
-        axes.legend(
-            title="digit", loc="upper right", markerscale=3, handletextpad=0.1, borderpad=0.3, framealpha=0.85
-        ).set_zorder(5)
+    for color, label in zip(style.PALETTE, np.unique(classes), strict=False):
+        chosen = points[classes == label]
+        axes.scatter(*chosen.T, s=size, alpha=alpha, color=color, linewidths=0, rasterized=True, zorder=2)
+        if names:
+            outline = [patheffects.withStroke(linewidth=2, foreground="white")]
+            place = np.median(chosen, axis=0)
+            axes.text(
+                *place, str(label), color="black", weight="bold", ha="center", va="center", zorder=6
+            ).set_path_effects(outline)
 
 
 def draw_streamlines(
@@ -118,16 +104,16 @@ def draw_streamlines(
     axes.add_collection(LineCollection(lines, colors=color, linewidths=0.55, alpha=0.9, zorder=3))
 
 
-def draw_segments(axes: Axes, start: Tensor, end: Tensor, values: Tensor, label: str, *, cmap: str = "rocket") -> None:
-    """Straight lines between ``(n, 2)`` and ``(n, 2)``, coloured by ``values (n,)``."""
+def draw_segments(axes: Axes, start: Tensor, end: Tensor, values: Tensor, *, cmap: str) -> LineCollection:
+    """Straight lines between ``(n, 2)`` and ``(n, 2)``, coloured by ``values (n,)``, the largest on top."""
     ends = np.stack([to_numpy(start), to_numpy(end)], axis=1)
     shown = to_numpy(values)
-    order = np.argsort(shown)  # the largest on top
+    order = np.argsort(shown)
     lines = LineCollection(ends[order], array=shown[order], cmap=cmap, linewidths=0.8, zorder=3)
-    # a few large values would leave the rest black
+    # a few large values would leave the rest in one colour
     lines.set_clim(0, max(float(np.quantile(shown, 0.99)), 1e-6))
     axes.add_collection(lines)
-    axes.figure.colorbar(lines, ax=axes, label=label, fraction=0.046, pad=0.03, extend="max")
+    return lines
 
 
 def draw_curves(axes: Axes, points: Tensor, *, colors: Sequence | None = None, **style: object) -> None:
@@ -143,28 +129,10 @@ def image_grid(axes: Axes, images: Tensor, *, columns: int, shape: tuple[int, in
     sns.despine(ax=axes, left=True, bottom=True)
 
 
-def histogram(axes: Axes, values: Tensor, *, mean: float, interval: tuple[float, float], bins: int = 60) -> None:
-    """Relative improvements ``(n,)`` in per cent, their mean and its confidence interval."""
-    sns.histplot(100 * to_numpy(values), bins=bins, ax=axes, color="C0", edgecolor="white", linewidth=0.3)
-    axes.axvspan(*(100 * i for i in interval), color="C1", alpha=0.3, linewidth=0)
-    axes.axvline(100 * mean, color="C1", linewidth=1.2, label=f"mean {100 * mean:.2f} %")
-    axes.set(xlabel="relative length improvement [%]", ylabel="number of pairs")
-    axes.legend(loc="upper right")
-
-
-def variance_map(
-    axes: Axes,
-    grid: LatentGrid,
-    std: Callable[[Tensor], Tensor],
-    *,
-    cmap: str | Colormap = "viridis",
-    colorbar: bool = True,
-    **limits: float,
-) -> AxesImage:
-    r"""The logarithm of the summed standard deviation, :math:`\log \sum_j \sigma_j(z)`."""
+def log_sigma(std: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    r"""The logarithm of the summed standard deviation, :math:`\log \sum_j \sigma_j(z)`, at ``points (..., d)``."""
     with torch.no_grad():
-        total = std(grid.points.reshape(-1, 2)).sum(-1).log().reshape(grid.points.shape[:2])
-    return heat_map(axes, grid, total, r"$\log \sum_j \sigma_j(z)$", cmap=cmap, colorbar=colorbar, **limits)
+        return std(points.reshape(-1, points.shape[-1])).sum(-1).log().reshape(points.shape[:-1])
 
 
 def new_figure(

@@ -1,16 +1,23 @@
-"""What made a figure: commit, parameters, seed, versions, device, threads, data."""
+"""One run of a notebook, and what made its figures: commit, parameters, recipes, versions, device, data."""
 
 import importlib.metadata
 import os
 import platform
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from IPython import get_ipython
+from IPython.display import Markdown, display
 
-from geolib.companion.cache import store
+from geolib.companion.cache import devices, store
+from geolib.companion.cache.profiles import check_profile
 from geolib.companion.data.datasets import ImageData
+from geolib.companion.figures.style import set_style
+from geolib.companion.models.generators import Generator
+from geolib.companion.models.recipes import Recipe, recipe
+from geolib.companion.models.training import TrainedVAE
 
 _PACKAGES = (
     "torch",
@@ -24,32 +31,76 @@ _PACKAGES = (
     "jupyterlab",
 )
 
+_RESOLUTION = {"quick": 64, "paper": 160, "full": 160}
+
 
 @dataclass
 class Run:
-    """One execution of a notebook: the name its figures start with, its parameters, its data and its device."""
+    """One execution of a notebook: the name its figures start with, its settings, its device and the data it used."""
 
     notebook: str
     """e.g. ``"04_monte_carlo"``"""
-    parameters: dict[str, Any]
-    """the tagged cell's names and the values they had"""
+    profile: str
+    """``"quick"``, ``"paper"`` or ``"full"``"""
+    seed: int
     device: torch.device
-    data: ImageData | None = None
+    parameters: dict[str, Any]
+    """the names of the tagged cell and the values they had"""
+    data: dict[str, ImageData] = field(default_factory=dict)
+    """data sets in use, by name"""
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+    """recipes in use, by name"""
 
-    def __post_init__(self) -> None:
-        threads = torch.get_num_threads()
-        print(f"{self.notebook}: commit {commit()}, torch {torch.__version__}, {self.device}, {threads} threads")
-        if self.data is not None and self.data.notice:
-            print(f"Data: {self.data.notice}.")
+    @property
+    def resolution(self) -> int:
+        """Points of a map along each axis."""
+        return _RESOLUTION[self.profile]
+
+    def recipe(self, name: str, *, seed: int | None = None) -> Recipe:
+        """The recipe of that name for this run's profile; its data are noted, and named where they are a substitute."""
+        chosen = recipe(name, self.profile, seed=self.seed if seed is None else seed)
+        self.recipes.setdefault(name, chosen)
+        data = chosen.load()
+        if data.name not in self.data:
+            self.data[data.name] = data
+            print(f"{data.name}: {len(data.train_images):,} training and {len(data.test_images):,} test images")
+            if data.notice:
+                print(f"Data: {data.notice}.")
+        return chosen
+
+    def trained(self, name: str, *, seed: int | None = None) -> TrainedVAE:
+        """The VAE of that recipe, loaded from ``data/derived`` or trained first."""
+        return self.recipe(name, seed=seed).trained(device=self.device)
+
+    def generator(self, name: str, *, seed: int | None = None) -> Generator:
+        """The VAE of that recipe with its fitted variance and its metric."""
+        return self.recipe(name, seed=seed).generator(device=self.device)
+
+    @property
+    def notice(self) -> str:
+        """What a reader of a figure must know of its data; empty for verified full data."""
+        return "; ".join(data.notice for data in self.data.values() if data.notice)
+
+    @property
+    def untestable(self) -> str:
+        """Why this run decides no claim of a paper; empty where it does."""
+        if any(data.source == "bundled" for data in self.data.values()):
+            return "substitute data"
+        return "quick settings" if self.profile == "quick" else ""
+
+    def see(self, text: str) -> None:
+        """Show what a reader sees in the figure above. Numbers in ``text`` are filled in from the run, never typed."""
+        show_markdown(text)
 
     def sidecar(self) -> dict[str, Any]:
         """Everything above as JSON values. No time and no host: the same run gives the same bytes."""
-        data = self.data
         return {
             "notebook": self.notebook,
             "commit": commit(),
+            "profile": self.profile,
             "parameters": self.parameters,
-            "seed": self.parameters.get("seed"),
+            "seed": self.seed,
+            "recipes": {name: chosen.as_dict() for name, chosen in self.recipes.items()},
             "device": str(self.device),
             "device_name": torch.cuda.get_device_name(self.device)
             if self.device.type == "cuda"
@@ -58,19 +109,54 @@ class Run:
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS"),
             "python": platform.python_version(),
             "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
-            "data": None
-            if data is None
-            else {
-                "name": data.name,
-                "source": data.source,
-                "verified": data.verified,
-                "notice": data.notice,
-                "sha256": data.sums,
-                "classes": list(data.classes),
-                "train_images": len(data.train_images),
-                "test_images": len(data.test_images),
-            },
+            "data": [
+                {
+                    "name": data.name,
+                    "source": data.source,
+                    "verified": data.verified,
+                    "notice": data.notice,
+                    "sha256": data.sums,
+                    "classes": list(data.classes),
+                    "train_images": len(data.train_images),
+                    "test_images": len(data.test_images),
+                }
+                for data in self.data.values()
+            ],
         }
+
+
+def begin(
+    notebook: str, *, profile: str = "paper", seed: int = 0, device: str = "auto", **parameters: object
+) -> Run:
+    """Begin a notebook: set the style, choose the device, and say what runs.
+
+    Args:
+        notebook: its file's name without the suffix.
+        profile: ``"quick"``, ``"paper"`` or ``"full"``: how long models are trained, how fine maps are.
+        seed: of everything that is drawn.
+        device: ``"auto"``, CUDA where torch sees one, or any name that torch knows.
+        **parameters: what else the tagged cell holds; recorded with every figure.
+
+    Raises:
+        ValueError: for a profile or a device that there is not.
+    """
+    run = Run(
+        notebook,
+        check_profile(profile),
+        seed,
+        devices.resolve(device),
+        {"profile": profile, "seed": seed, **parameters},
+    )
+    set_style()
+    threads = f"{torch.get_num_threads()} threads"
+    print(f"{notebook}: {profile} profile, commit {commit()}, torch {torch.__version__}, {run.device}, {threads}")
+    return run
+
+
+def show_markdown(text: str) -> None:
+    """Show ``text`` as Markdown where there is a notebook to show it in."""
+    if get_ipython() is not None:
+        display(Markdown(text))
 
 
 def commit() -> str:

@@ -1,26 +1,51 @@
 """One way to save a figure: PNG, PDF and a sidecar that says what made it."""
 
 import json
+import textwrap
 from typing import Any
 
+import matplotlib.pyplot as plt
+from IPython import get_ipython
+from IPython.display import display
 from matplotlib.figure import Figure
 
 from geolib.companion.cache import store
-from geolib.companion.figures.provenance import Run
+from geolib.companion.figures.provenance import Run, show_markdown
+from geolib.companion.studies.evidence import Verdict
+
+_LETTERS_PER_INCH = 22  # at 6 points
 
 
-def save(run: Run, figure: Figure, name: str, *, caption: str, numbers: list[dict[str, Any]] | None = None) -> Figure:
-    """Write ``NN_name.png``, ``.pdf`` and the sidecar ``NN_name.json`` into the figures' directory.
+def save(
+    run: Run,
+    figure: Figure,
+    name: str,
+    *,
+    caption: str,
+    numbers: list[dict[str, Any]] | None = None,
+    claims: list[dict[str, Any]] | None = None,
+) -> None:
+    """Write ``NN_name.png``, ``.pdf`` and the sidecar ``NN_name.json``; in a notebook, show figure and caption.
 
-    A substitute data set is named under the figure itself, in its caption and in the sidecar. PNG and PDF carry no
-    time and no version, so that the same run gives the same bytes on one machine.
+    The profile and, where the data are a substitute, the data are named under the figure itself, in its caption and in
+    the sidecar. Such a run decides no claim: its verdicts are "not testable here". PNG and PDF carry no time and no
+    version, so that the same run gives the same bytes on one machine.
+
+    Args:
+        run: from ``provenance.begin``.
+        figure: closed afterwards.
+        name: what the figure shows; its file's name after the notebook's number.
+        caption: what is seen, and from what data.
+        numbers: rows of the numbers table, from ``evidence.number``.
+        claims: lines of the verdicts, from ``Claim.decide``.
 
     Raises:
         OSError: where the directory cannot be written; whatever was there before is left as it was.
     """
-    notice = run.data.notice if run.data is not None else ""
-    if notice and not figure.get_supxlabel():
-        figure.supxlabel(f"Data: {notice}", fontsize=6, color="0.35", ha="left", x=0.01)
+    source = f"Profile: {run.profile}." + (f" Data: {run.notice}." if run.notice else "")
+    if not figure.get_supxlabel():
+        wrapped = textwrap.fill(source, int(_LETTERS_PER_INCH * figure.get_figwidth()))
+        figure.supxlabel(wrapped, fontsize=6, color="0.35", ha="left", x=0.01)
     # laid out once: a second layout starts from the first one's result and can differ from it
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -32,12 +57,23 @@ def save(run: Run, figure: Figure, name: str, *, caption: str, numbers: list[dic
     ):
         with store.replacing(directory / f"{stem}{suffix}") as temporary:
             figure.savefig(temporary, metadata=metadata)
+    caption = f"{caption} {source}"
     sidecar = {
         "figure": stem,
-        "caption": f"{caption} Data: {notice}." if notice else caption,
+        "caption": caption,
         "numbers": numbers or [],
+        "claims": [_as_far_as_it_goes(run, claim) for claim in claims or []],
         **run.sidecar(),
     }
     # the sidecar last: where it stands, the pictures do too
     store.write_text(directory / f"{stem}.json", json.dumps(sidecar, indent=1, allow_nan=False) + "\n")
-    return figure
+    if get_ipython() is not None:
+        display(figure)
+    show_markdown(f"*{caption}*")
+    plt.close(figure)
+
+
+def _as_far_as_it_goes(run: Run, claim: dict[str, Any]) -> dict[str, Any]:
+    if not run.untestable:
+        return claim
+    return {**claim, "verdict": str(Verdict.NOT_TESTABLE), "reason": run.untestable}

@@ -19,6 +19,7 @@ VARIANCE_FLOOR = 0.01**2
 class Generator:
     """A decoder with the RBF variance of Arvanitidis et al. 2018, and the data it was fitted to."""
 
+    data: ImageData
     vae: VAE
     rbf: RBFPrecision
     metric: PullbackMetric
@@ -52,14 +53,14 @@ def generator(
     target = variance_target(vae, images, latents)
     rbf = fit_rbf_precision(latents, target, n_centers=n_centers, curvature=curvature, zeta=zeta, seed=seed)
     metric = PullbackMetric(vae.mean, rbf)
-    return Generator(vae, rbf, metric, latents, vae.encode(data.test_images.to(device)), data.test_labels)
+    return Generator(data, vae, rbf, metric, latents, vae.encode(data.test_images.to(device)), data.test_labels)
 
 
 def in_double(g: Generator) -> Generator:
     """The same generator in float64, for maps whose condition number float32 cannot hold."""
     vae, rbf = (copy.deepcopy(module).double() for module in (g.vae, g.rbf))
     latents = (g.train_latents.double(), g.test_latents.double())
-    return Generator(vae, rbf, PullbackMetric(vae.mean, rbf), *latents, g.test_labels)
+    return Generator(g.data, vae, rbf, PullbackMetric(vae.mean, rbf), *latents, g.test_labels)
 
 
 def test_pairs(data: ImageData, n_pairs: int, *, seed: int) -> tuple[Tensor, Tensor]:

@@ -95,9 +95,3 @@ def negative_log_likelihood(vae: VAE, x: Tensor, noise: Tensor) -> Tensor:
 def n_parameters(vae: VAE) -> int:
     """How many numbers training sets."""
     return sum(p.numel() for p in vae.parameters())
-
-
-# The paper's experiments: one model to look at, and two whose parameter counts stand 16 to 1.
-MAIN = VAEConfig(widths=(256, 64))
-LARGE = VAEConfig(widths=(404, 256))
-SMALL = VAEConfig(widths=(32, 16))

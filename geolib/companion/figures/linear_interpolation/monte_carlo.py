@@ -1,25 +1,67 @@
-"""Panels of notebook 04: improvements of straight lines."""
+"""Panels of notebook 04: improvements of straight lines, on the map and as a histogram."""
 
-from collections.abc import Callable, Sequence
-
-import seaborn as sns
-import torch
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from geolib import Geodesic
+from geolib import magnification_factor
 from geolib.companion.figures import plots, style
-from geolib.companion.models.generators import Generator
-from geolib.evaluation import ModelComparison, RelativeImprovement
+from geolib.companion.studies.linear_interpolation.monte_carlo import PAPER_MEAN, MonteCarlo
 
-Map = Callable[[Tensor], Tensor]
+_BIN = 0.5  # per cent
+_LAST = 12.0  # where the overflow bin begins
 
 
-def improvements(grid: plots.LatentGrid, volume: Tensor, g: Generator, mc: RelativeImprovement) -> Figure:
-    """MB-2: sampled lines on the volume map, coloured by relative improvement, and their histogram."""
-    figure, axes = plots.new_figure(style.PAGE, 3.0, columns=2, gridspec_kw={"width_ratios": [1.9, 1]})
-    plots.heat_map(axes[0], grid, volume, r"$\log\sqrt{\det M_z}$", cmap="viridis")
-    plots.scatter_classes(axes[0], g.test_latents, g.test_labels, size=0.8, alpha=0.35)
-    plots.draw_segments(axes[0], mc.start, mc.end, mc.improvement, "relative improvement", cmap="rocket")
-    plots.histogram(axes[1], mc.improvement, mean=mc.mean, interval=mc.interval)
+def improvement_map(found: MonteCarlo, *, resolution: int) -> Figure:
+    """MB-2: the sampled lines over the magnification factor, coloured by relative improvement."""
+    figure, axes = plots.new_figure(style.COLUMN, 4.0)
+    grid, volume = found.volume(resolution=resolution)
+    at_data = magnification_factor(found.g.metric(found.g.test_latents)).log()
+    ground = plots.heat_map(axes, grid, volume, cmap=style.GROUND, **plots.limits_at(at_data))
+    plots.scatter_classes(axes, found.g.test_latents, found.g.test_labels, size=0)
+    lines = plots.draw_segments(axes, found.mc.start, found.mc.end, 100 * found.mc.improvement, cmap=style.MAGNITUDE)
+    figure.colorbar(ground, ax=axes, label=r"$\log\sqrt{\det M_z}$", location="top", extend="both", aspect=30)
+    figure.colorbar(lines, ax=axes, label="relative improvement [%]", location="bottom", extend="max", aspect=30)
     return figure
+
+
+def histogram(found: MonteCarlo) -> Figure:
+    """MB-4: relative improvements on a logarithmic count, and the means of retrained models beside the paper's."""
+    figure, axes = plots.new_figure(style.PAGE, 2.4, columns=2, gridspec_kw={"width_ratios": [2, 1]})
+    _counts(axes[0], found)
+    _means(axes[1], found)
+    return figure
+
+
+def _counts(axes: Axes, found: MonteCarlo) -> None:
+    improvement = 100 * plots.to_numpy(found.mc.improvement)
+    beyond = int((improvement >= _LAST).sum())
+    counts, edges = np.histogram(improvement[improvement < _LAST], bins=np.arange(0, _LAST + _BIN / 2, _BIN))
+    axes.bar(edges[:-1], counts, width=_BIN, align="edge", color=style.PALETTE[0], edgecolor="white", linewidth=0.3)
+    axes.bar(_LAST + _BIN, beyond, width=2 * _BIN, align="edge", color=style.PALETTE[5])
+    ticks = np.arange(0, _LAST, 2)
+    axes.set_xticks([*ticks, _LAST + 2 * _BIN], [*(f"{tick:g}" for tick in ticks), f"≥ {_LAST:g}"])
+    axes.set(yscale="log", ylim=(0.7, None), xlabel="relative improvement [%]", ylabel="number of lines")
+    top = axes.get_ylim()[1]
+    for value, label, color in (
+        (100 * found.mc.mean, f"our mean\n{100 * found.mc.mean:.2f} %", style.PALETTE[4]),
+        (PAPER_MEAN, f"the paper's\nmean {PAPER_MEAN:.2f} %", style.PALETTE[7]),
+    ):
+        axes.axvline(value, color=color, linewidth=1.2)
+        axes.text(value + 0.15, top, label, color=color, va="top")
+
+
+def _means(axes: Axes, found: MonteCarlo) -> None:
+    for seed, mc in enumerate((found.mc, *found.retrained)):
+        low, high = mc.interval
+        axes.plot([100 * low, 100 * high], [seed, seed], color=style.PALETTE[0], linewidth=1.5)
+        axes.plot(100 * mc.mean, seed, "o", color=style.PALETTE[0], markersize=4)
+    axes.axvline(PAPER_MEAN, color=style.PALETTE[7], linewidth=1.2)
+    axes.set(
+        xlabel="mean improvement [%]",
+        ylabel="trained model",
+        xlim=(0, None),
+        yticks=range(len(found.means)),
+        ylim=(-0.6, len(found.means) - 0.4),
+    )
+    axes.set_yticklabels([str(n + 1) for n in range(len(found.means))])

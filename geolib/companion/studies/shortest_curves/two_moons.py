@@ -1,78 +1,22 @@
-"""Two moons: the data, a VAE for them, end points along them, and the quadratics of Yang & Hauberg 2018 measured."""
+"""Notebook 07: end points along two moons, and the quadratics of Yang & Hauberg 2018 measured."""
 
 import functools
-import hashlib
 from dataclasses import dataclass
 
 import torch
-from sklearn.datasets import make_moons
 from torch import Tensor
 
 from geolib import LatentGraph, PullbackMetric, curve_length, geodesic
 from geolib.companion.cache.timing import Timed, measured
 from geolib.companion.data.datasets import ImageData
+from geolib.companion.data.moons import SCALE
 from geolib.companion.models.generators import Generator
-from geolib.companion.models.training import TrainingConfig
-from geolib.companion.models.vae import VAEConfig
 from geolib.companion.studies.shortest_curves.solvers import Counted
 from geolib.curves import straight
 from geolib.paths.problem import Problem
 from geolib.solvers import quadratic
 
-NOISE = 0.1
-"""standard deviation of the points about their half circles, whose radius is 1"""
-_CENTRE = (0.5, 0.25)  # of the two half circles together
-_SCALE = 0.25  # the moons, 3 by 1.5 without noise, to fit the unit square that the decoder's sigmoid can reach
-_TEST_EVERY = 5
-
-# The likelihood's deviation is about that of the data across a moon, so that the latent space keeps both dimensions.
-CONFIG = VAEConfig(data_dim=2, latent_dim=2, widths=(64, 32), output_variance=1e-3)
 N_SEGMENTS, RTOL, MAX_STEPS = 32, 1e-4, 100  # geodesic()'s own
-
-
-def load(n: int = 1000, *, seed: int = 0) -> ImageData:
-    """Two moons as a data set of "images" with two "pixels": half circles with noise, scaled into the unit square.
-
-    Points are in their order along the moons; every fifth one is for testing.
-
-    Args:
-        n: number of points, training and testing together; at least 50.
-        seed: of the noise.
-
-    Returns:
-        The data; ``train_images (m, 2)`` and ``test_images (n - m, 2)``, labels 0 (upper moon) and 1 (lower moon).
-
-    Raises:
-        ValueError: for fewer than 50 points.
-
-    Source:
-        Yang & Hauberg 2018, who name neither the number of points nor the noise; scikit-learn's ``make_moons``.
-    """
-    if n < 50:
-        raise ValueError(f"n: got {n}, expected at least 50")
-    points, labels = make_moons(n, shuffle=False, noise=NOISE, random_state=seed)
-    points = torch.from_numpy((points - _CENTRE) * _SCALE + 0.5).float()
-    labels = torch.from_numpy(labels).long()
-    total = hashlib.sha256(points.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-    test = torch.arange(n) % _TEST_EVERY == _TEST_EVERY // 2
-    return ImageData(
-        name="two_moons",
-        train_images=points[~test],
-        train_labels=labels[~test],
-        test_images=points[test],
-        test_labels=labels[test],
-        classes=(0, 1),
-        source="synthetic",
-        verified=True,  # made here: there is nothing published that they could differ from
-        sums={"sklearn.datasets.make_moons": total},
-        notice="",
-        shape=(1, 2),
-    )
-
-
-def recipe(epochs: int, *, seed: int = 0) -> TrainingConfig:
-    """How the VAE is trained. Its variance head is not used, as the RBF variance takes its place: one epoch."""
-    return TrainingConfig(epochs=epochs, variance_epochs=1, batch_size=32, learning_rate=1e-2, seed=seed)
 
 
 @dataclass(frozen=True)
@@ -123,7 +67,7 @@ def pairs(data: ImageData, *, n_places: int = 4) -> Pairs:
 def rms_error(g: Generator, data: ImageData) -> float:
     """Root mean squared distance of the test points from their reconstructions, as a share of the moons' radius."""
     images = data.test_images.to(g.test_latents)
-    return float((g.vae.mean(g.test_latents) - images).square().sum(-1).mean().sqrt()) / _SCALE
+    return float((g.vae.mean(g.test_latents) - images).square().sum(-1).mean().sqrt()) / SCALE
 
 
 def compared(g: Generator, start: Tensor, end: Tensor, *, repeats: int = 3) -> dict[str, Timed]:
