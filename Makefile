@@ -16,7 +16,7 @@ endif
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures quick reference lab test smoke bench lint strip lock clean distclean
+.PHONY: help env texts figures quick reference lab test smoke bench lint strip lock clean distclean
 
 # Two profiles, one pipeline: the quick one writes into a folder of its own.
 FIGURES := $(if $(filter quick,$(PROFILE)),figures/quick,figures)
@@ -105,6 +105,9 @@ lint: $(READY) ## ruff over code and notebooks
 
 # Keeps cell ids and tags; what a run leaves behind goes.
 STRIP := --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets metadata.language_info.version metadata.language_info.codemirror_mode metadata.language_info.file_extension metadata.language_info.mimetype metadata.language_info.nbconvert_exporter metadata.language_info.pygments_lexer cell.metadata.execution"
+texts: $(READY) ## fill numbers, addresses and pictures into README, gallery and notebooks
+	@$(BIN)/python -m geolib.companion.pipeline.texts
+
 strip: $(READY) ## remove outputs from the notebooks before a commit
 	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
 

@@ -5,6 +5,7 @@ measured between the other measurements, so that a ratio to F means the same on 
 """
 
 import datetime
+import json
 import os
 import platform
 import statistics
@@ -20,13 +21,13 @@ from torch import Tensor
 
 import geolib
 from geolib.companion.cache import store
-from geolib.companion.data import datasets
 from geolib.companion.figures import style
-from geolib.companion.models import generators, training
-from geolib.companion.models import vae as models
+from geolib.companion.models import generators
+from geolib.companion.models.recipes import recipe
 from geolib.curves import curve_length
 
 RESULTS = Path(__file__).with_name("results.md")
+NUMBERS = RESULTS.with_suffix(".json")
 PICTURE = Path(__file__).with_name("results.png")
 REPEATS = 5
 CHORDS = 512
@@ -51,9 +52,8 @@ class Row:
 
 
 def main() -> None:
-    data = datasets.load("mnist", classes=(2, 4, 5, 7))
-    vae = training.trained_vae(data, models.MAIN, training.TrainingConfig()).vae
-    g = generators.generator(data, vae)
+    g = recipe("digits").generator()
+    data, vae = g.data, g.vae
     double = generators.in_double(g)
     target = generators.variance_target(vae, data.train_images, g.train_latents)
     points = torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0))
@@ -72,6 +72,13 @@ def main() -> None:
 
     unit()  # warm-up
     parts = []
+    numbers: dict[str, float] = {}
+
+    def note(name: str, took: float, in_F: float) -> None:
+        numbers.update({f"{name}, seconds": took, f"{name}, in F": in_F})
+        parts.append(f"| {name} | {took:.3g} | {in_F:.3g} |")
+        print(parts[-1], flush=True)
+
     for name, task in (
         ("metric tensor at 10,000 points", lambda: g.metric(points)),
         (
@@ -79,9 +86,7 @@ def main() -> None:
             lambda: geolib.fit_rbf_precision(g.train_latents, target),
         ),
     ):
-        took, in_F = timed(task, REPEATS)
-        parts.append(f"| {name} | {took:.3g} | {in_F:.3g} |")
-        print(parts[-1], flush=True)
+        note(name, *timed(task, REPEATS))
 
     mc = geolib.relative_improvement(g.metric, n_samples=200, max_steps=1)
     many = geolib.relative_improvement(g.metric, n_samples=1000, max_steps=1)
@@ -103,17 +108,15 @@ def main() -> None:
     for method in geolib.METHODS[2:]:
         # the slower ones take more than the default's hundred steps
         rows.append(solved(method, 1, method=method, latents=latents, max_steps=500))
-    took, in_F = timed(lambda: geolib.geodesic(g.metric, many.start, many.end), 3)
-    parts.append(f"| newton: 1,000 pairs of Algorithm 1 | {took:.3g} | {in_F:.3g} |")
+    note("1,000 pairs of Algorithm 1", *timed(lambda: geolib.geodesic(g.metric, many.start, many.end), 3))
 
     walkers = g.train_latents[:100]
-    took, in_F = timed(lambda: geolib.random_walk(g.metric, walkers, n_steps=10_000, step_size=0.2), 1)
-    parts.append(f"| random walk: 100 walkers, 10,000 steps | {took:.3g} | {in_F:.3g} |")
+    walk = {"n_steps": 10_000, "step_size": 0.2}
+    exact = timed(lambda: geolib.random_walk(g.metric, walkers, **walk), 1)
+    note("random walk, 100 walkers, 10,000 steps", *exact)
     low, high = torch.full((2,), -5.0), torch.full((2,), 5.0)
-    took, in_F = timed(
-        lambda: geolib.random_walk(geolib.tabulate(g.metric, low, high), walkers, n_steps=10_000, step_size=0.2), 3
-    )
-    parts.append(f"| the same on a table of the metric, which is made first | {took:.3g} | {in_F:.3g} |")
+    tabulated = timed(lambda: geolib.random_walk(geolib.tabulate(g.metric, low, high), walkers, **walk), 3)
+    note("the same on a table of the metric, which is made first", *tabulated)
 
     missing = []
     for name, solver in (("stochman", peers.stochman), ("geomstats", peers.geomstats)):
@@ -129,7 +132,7 @@ def main() -> None:
         if len(curves) < len(start):
             missing.append(f"{name}: {took:.3g} s for one pair")
             continue
-        rows.append(Row(f"{name} (cubic spline, 8 nodes, Adam)", took, took / F, curves, "not told"))
+        rows.append(Row(f"{name} (cubic spline, 8 nodes, Adam)", took, took / F, curves, "not reported"))
 
     def improvement(curves: Tensor) -> float:
         line = torch.lerp(start.double()[:, None], end.double()[:, None], t.double()[:, None])
@@ -138,6 +141,7 @@ def main() -> None:
 
     finest = geolib.geodesic(double.metric, start.double(), end.double(), rtol=1e-6, n_segments=320, max_steps=500)
     reference = improvement(finest.curve(t.double()))
+    numbers["reference, mean improvement"] = reference
     table, found = [], []
     for row in rows:
         found.append(improvement(row.points))
@@ -146,6 +150,12 @@ def main() -> None:
             f"{row.seconds / rows[0].seconds:.3g} | {found[-1]:.4f} % | {row.converged} |"
         )
         print(table[-1], flush=True)
+        numbers |= {
+            f"{row.name}, seconds": row.seconds,
+            f"{row.name}, in F": row.in_F,
+            f"{row.name}, times newton": row.seconds / rows[0].seconds,
+            f"{row.name}, mean improvement": found[-1],
+        }
     source = f"{data.name}, {data.source}" + (f" ({data.notice})" if data.notice else "")
     text = [
         "# Speed",
@@ -163,16 +173,18 @@ def main() -> None:
         f"Lengths of all curves remeasured on {CHORDS} chords in float64. The mean relative improvement over straight "
         f"lines is {reference:.4f} % with ten times the segments, a hundredth of the tolerance, and float64.",
         "",
-        "| solver | seconds | in F | ms a pair | times newton | mean improvement | converged |",
+        "| solver | seconds | in F | ms per pair | times newton | mean improvement | converged |",
         "|---|---|---|---|---|---|---|",
         *table,
         "",
         *(f"- {line}" for line in missing),
         *([""] if missing else []),
-        "![seconds a pair against what is missing from the mean improvement](results.png)",
+        "![seconds per pair against what is missing from the mean improvement](results.png)",
         "",
     ]
     store.write_text(RESULTS, "\n".join(text))
+    about = {"date": str(datetime.date.today()), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
+    store.write_text(NUMBERS, json.dumps({"about": about, "numbers": numbers}, indent=1) + "\n")
     draw(rows, [reference - x for x in found], len(start))
     print(f"written to {RESULTS} and {PICTURE.name}")
 
@@ -184,7 +196,7 @@ def draw(rows: list[Row], errors: list[float], n_pairs: int) -> None:
     for k, (row, error) in enumerate(zip(rows, errors, strict=True)):
         x, y = 1000 * row.seconds / n_pairs, abs(error)
         axes.scatter(x, y, label=row.name, s=50, marker="oD^"[k // 10])  # colours repeat after ten
-    axes.set(xscale="log", yscale="log", xlabel="milliseconds a pair")
+    axes.set(xscale="log", yscale="log", xlabel="milliseconds per pair")
     axes.set(ylabel="error of the mean improvement,\npercentage points", title=f"{n_pairs} pairs of Algorithm 1")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     beside = PICTURE.with_suffix(".new.png")

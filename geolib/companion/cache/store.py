@@ -13,8 +13,10 @@ from filelock import FileLock
 
 T = TypeVar("T")
 
-# notebooks/, data/ and figures/ stand beside the package: the project is used from its checkout (`pip install -e .`).
-PROJECT = Path(__file__).resolve().parents[3]
+_ABOVE = Path(__file__).resolve().parents[3]
+# notebooks/, data/ and figures/ stand beside the package in a checkout; installed elsewhere, as on Colab, results go to
+# the folder that work began in.
+PROJECT = _ABOVE if (_ABOVE / "pyproject.toml").exists() else Path.cwd()
 
 
 def _directory(variable: str, default: Path) -> Path:

@@ -1,7 +1,8 @@
-"""The numbers table: what the paper says, what the reference run gave, what this run gave.
+"""The verdicts and the numbers: what the papers say, what the reference run gave, what this run gave.
 
-``python -m geolib.companion.pipeline.numbers`` writes ``numbers.md`` beside the figures; with ``--keep`` small copies
-of the pictures and the numbers of this run become the reference in ``figures/reference``.
+``python -m geolib.companion.pipeline.numbers`` writes ``numbers.md`` beside the figures; with ``--keep`` the numbers of
+this run become the reference in ``figures/reference``, with small copies of the pictures. A run on the bundled digits
+leaves the pictures alone and is kept as ``bundled.json``.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from geolib.companion.cache import store
+from geolib.companion.studies.evidence import Verdict
 
 REFERENCE = store.PROJECT / "figures" / "reference"
 _REFERENCE_WIDTH = 800  # pixels
@@ -21,10 +23,7 @@ _MOVED = 0.05  # percent
 
 def collect(directory: Path) -> list[dict[str, Any]]:
     """Every sidecar of ``directory``, in the order of the figures' names."""
-    sidecars = []
-    for path in sorted(directory.glob("[0-9][0-9]_*.json")):
-        sidecars.append(json.loads(path.read_text(encoding="utf-8")))
-    return sidecars
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("[0-9][0-9]_*.json"))]
 
 
 def _shown(value: float | str | None, unit: str) -> str:
@@ -36,88 +35,126 @@ def _shown(value: float | str | None, unit: str) -> str:
     return f"{digits} {unit}".strip()
 
 
-def _verdict(value: float | str, paper: float | str | None) -> str:
-    """How far this run is from the paper's number, in words; nothing where the paper gives none."""
-    if not isinstance(paper, (int, float)) or not isinstance(value, (int, float)) or paper == 0:
-        return ""
-    return f"{value / paper:.2f} times the paper's"
-
-
-def _moved(value: float | str, kept: float | str | None) -> str:
+def _moved(value: float | str, before: float | str | None) -> str:
     """How far this run is from the reference run, in words; nothing where they agree to rounding."""
-    if not isinstance(kept, (int, float)) or not isinstance(value, (int, float)) or kept == 0:
+    if not isinstance(before, (int, float)) or not isinstance(value, (int, float)) or before == 0:
         return ""
-    change = 100 * (value / kept - 1)
+    change = 100 * (value / before - 1)
     return f"{change:+.2g} % against the reference" if abs(change) >= _MOVED else ""
 
 
-def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
-    """The Markdown table."""
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _verdicts(sidecars: list[dict[str, Any]]) -> list[str]:
+    """One line per claim of a paper, below how many there are of each verdict."""
+    claims = [(claim, sidecar["figure"]) for sidecar in sidecars for claim in sidecar["claims"]]
+    rows = []
+    for claim, figure in claims:
+        verdict = f"**{claim['verdict']}**"
+        if claim.get("reason"):
+            verdict += f" ({claim['reason']})"
+        cells = [claim["id"], claim["claim"], verdict, claim["criterion"], claim["paper"] or "–", claim["ours"]]
+        rows.append(_row([*cells, f"`{figure}`"]))
+    return [
+        "## The papers' claims",
+        "",
+        f"{_counted(sidecars)}.",
+        "",
+        "| id | claim | verdict | supported if | paper | this run | figure |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def _counted(sidecars: list[dict[str, Any]]) -> str:
+    """How many claims there are of each verdict, in words."""
+    verdicts = [claim["verdict"] for sidecar in sidecars for claim in sidecar["claims"]]
+    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in Verdict if verdict in verdicts]
+    return f"{len(verdicts)} claims: " + ", ".join(counts) if verdicts else "no claims"
+
+
+def _numbers(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> list[str]:
     rows = []
     for sidecar in sidecars:
         for entry in sidecar["numbers"]:
-            kept = reference.get("numbers", {}).get(f"{entry['id']}: {entry['quantity']}")
-            unit = entry["unit"]
-            note = "; ".join(
-                part
-                for part in (_verdict(entry["value"], entry["paper"]), _moved(entry["value"], kept), entry["note"])
-                if part
-            )
-            cells = [
-                entry["id"],
-                entry["quantity"],
-                _shown(entry["paper"], unit),
-                _shown(kept, unit),
-                _shown(entry["value"], unit),
-                f"`{sidecar['figure']}`",
-                note,
-            ]
-            rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    notices = sorted({s["data"]["notice"] for s in sidecars if s["data"] and s["data"]["notice"]})
-    data = f"**Substitute data: {'; '.join(notices)}.** " if notices else ""
+            before = reference.get("numbers", {}).get(f"{entry['id']}: {entry['quantity']}")
+            values = [_shown(value, entry["unit"]) for value in (entry["paper"], before, entry["value"])]
+            note = "; ".join(part for part in (_moved(entry["value"], before), entry["note"]) if part)
+            rows.append(_row([entry["id"], entry["quantity"], *values, f"`{sidecar['figure']}`", note]))
+    return [
+        "## Numbers",
+        "",
+        "| id | quantity | paper | reference | this run | figure | note |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+    ]
+
+
+def table(sidecars: list[dict[str, Any]], reference: dict[str, Any]) -> str:
+    """The Markdown page: first the verdicts, then paper, reference and this run side by side."""
+    notices = _notices(sidecars)
+    data = f"**Data: {'; '.join(notices)}.** " if notices else ""
     about = reference.get("about", "no reference run is stored")
     return "\n".join(
         [
-            "# Numbers: the paper, the reference run, this run",
+            "# What the papers say, and what we find",
             "",
             f"{data}This run: {_made_by(sidecars)}. Reference run: {about}.",
             "",
-            "| id | quantity | paper | reference | this run | figure | note |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
+            *_verdicts(sidecars),
+            *_numbers(sidecars, reference),
         ]
     )
 
 
+def _notices(sidecars: list[dict[str, Any]]) -> list[str]:
+    return sorted({data["notice"] for sidecar in sidecars for data in sidecar["data"] if data["notice"]})
+
+
 def _made_by(sidecars: list[dict[str, Any]]) -> str:
-    """Commits, devices and threads of a set of figures; an incremental run can have several."""
-    commits, devices, threads = (
-        " and ".join(sorted({str(sidecar[key]) for sidecar in sidecars})) for key in ("commit", "device", "threads")
+    """Profiles, commits, devices and threads of a set of figures; an incremental run can have several."""
+    profiles, commits, devices, threads = (
+        " and ".join(sorted({str(sidecar[key]) for sidecar in sidecars}))
+        for key in ("profile", "commit", "device", "threads")
     )
-    return f"commit {commits}, device {devices}, {threads} threads"
+    return f"profile {profiles}, commit {commits}, device {devices}, {threads} threads"
 
 
-def _reference() -> dict[str, Any]:
-    path = REFERENCE / "numbers.json"
+def _reference_file(sidecars: list[dict[str, Any]]) -> Path:
+    bundled = any(data["source"] == "bundled" for sidecar in sidecars for data in sidecar["data"])
+    return REFERENCE / ("bundled.json" if bundled else "numbers.json")
+
+
+def _reference(sidecars: list[dict[str, Any]]) -> dict[str, Any]:
+    """What was kept of a run on the same data; nothing where none was."""
+    path = _reference_file(sidecars)
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def keep_as_reference(sidecars: list[dict[str, Any]], directory: Path) -> None:
-    """Store small copies of the pictures and the numbers under ``figures/reference``."""
-    numbers = {f"{n['id']}: {n['quantity']}": n["value"] for s in sidecars for n in s["numbers"]}
-    notices = sorted({s["data"]["notice"] for s in sidecars if s["data"] and s["data"]["notice"]})
-    about = ", ".join([_made_by(sidecars), *notices])
+    """Store the numbers and verdicts under ``figures/reference``, and small copies of the pictures of real data."""
+    path = _reference_file(sidecars)
+    kept = {
+        "about": ", ".join([_made_by(sidecars), *_notices(sidecars)]),
+        "numbers": {f"{n['id']}: {n['quantity']}": n["value"] for s in sidecars for n in s["numbers"]},
+        "verdicts": {f"{c['id']}: {c['claim']}": c["verdict"] for s in sidecars for c in s["claims"]},
+    }
+    store.write_text(path, json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
+    if path.name == "bundled.json":
+        return
     for sidecar in sidecars:
         with Image.open(directory / f"{sidecar['figure']}.png") as picture:
             height = round(picture.height * _REFERENCE_WIDTH / picture.width)
             small = picture.convert("RGB").resize((_REFERENCE_WIDTH, height), Image.Resampling.LANCZOS)
             with store.replacing(REFERENCE / f"{sidecar['figure']}.png") as temporary:
                 small.save(temporary, optimize=True)
-    store.write_text(REFERENCE / "numbers.json", json.dumps({"about": about, "numbers": numbers}, indent=1) + "\n")
-    kept = {f"{sidecar['figure']}.png" for sidecar in sidecars}
+    names = {f"{sidecar['figure']}.png" for sidecar in sidecars}
     for old in REFERENCE.glob("*.png"):
-        if old.name not in kept:
+        if old.name not in names:
             old.unlink()
 
 
@@ -135,11 +172,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     path = directory / "numbers.md"
     if given.where:
-        print(f"pictures: {directory}/*.png and *.pdf ({len(sidecars)} figures)\nnumbers:  {path}")
+        print(f"pictures: {directory}/*.png and *.pdf ({len(sidecars)} figures)")
+        print(f"verdicts and numbers: {path} ({_counted(sidecars)})")
         return 0
     if given.keep:
         keep_as_reference(sidecars, directory)
-    store.write_text(path, table(sidecars, _reference()))
+    store.write_text(path, table(sidecars, _reference(sidecars)))
     return 0
 
 
