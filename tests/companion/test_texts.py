@@ -14,7 +14,9 @@ NUMBERS = {"real": {"MB-2: mean": 1.23456, "n": 7742}, "bench": {"a, seconds": 0
 
 
 def test_marked_numbers_are_filled_in():
-    text = "a <!--=real MB-2: mean .2f-->9<!--=--> b <!--=bench a, seconds .1f-->?<!--=--> of <!--=real n ,.0f--><!--=-->."
+    text = (
+        "a <!--=real MB-2: mean .2f-->9<!--=--> b <!--=bench a, seconds .1f-->?<!--=--> of <!--=real n ,.0f--><!--=-->."
+    )
     expected = (
         "a <!--=real MB-2: mean .2f-->1.23<!--=--> b <!--=bench a, seconds .1f-->0.5<!--=--> "
         "of <!--=real n ,.0f-->7,742<!--=-->."

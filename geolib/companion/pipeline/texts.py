@@ -2,8 +2,9 @@
 
 A number of a Markdown page stands between marks, ``<!--=real MB-2: mean relative improvement .2f-->1.54<!--=-->``: its
 source (``real`` and ``bundled`` are the reference runs, ``bench`` is ``make bench``), its name and its format. The
-address of the repository stands in ``pyproject.toml`` and goes from there into the notebooks' badges and first cells.
-The gallery of notebooks is made from their titles and the reference pictures.
+verdict on a claim is marked in the same way, with the format ``s``. The address of the repository stands in
+``pyproject.toml`` and goes from there into the notebooks' badges and first cells. The gallery of notebooks is made from
+their titles and the reference pictures.
 """
 
 import argparse
@@ -24,7 +25,7 @@ SOURCES = {
     "bundled": "figures/reference/bundled.json",
     "bench": "benchmarks/results.json",
 }
-_MARK = re.compile(r"<!--=(\w+) ([^>]+?) (\.\d[efg%]|,\.0f)-->[^<]*<!--=-->")
+_MARK = re.compile(r"<!--=(\w+) ([^>]+?) (\.\d[efg%]|,\.0f|s)-->[^<]*<!--=-->")
 _BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 _INSTALL = re.compile(r"^(\s*)%pip install .*$", re.MULTILINE)
 
@@ -47,12 +48,13 @@ def filled(text: str, numbers: Callable[[str], dict[str, Any]]) -> str:
 
 
 def stored(project: Path) -> Callable[[str], dict[str, Any]]:
-    """The numbers of a source, as they stand in the checkout."""
+    """The numbers and verdicts of a source, as they stand in the checkout."""
 
     def numbers(source: str) -> dict[str, Any]:
         if source not in SOURCES:
             raise ValueError(f"source: got {source!r}, expected one of {', '.join(map(repr, SOURCES))}")
-        return json.loads((project / SOURCES[source]).read_text(encoding="utf-8"))["numbers"]
+        kept = json.loads((project / SOURCES[source]).read_text(encoding="utf-8"))
+        return {**kept["numbers"], **kept.get("verdicts", {})}
 
     return numbers
 
