@@ -168,6 +168,8 @@ def commit() -> str:
         )
         return done.stdout.strip()
 
+    if not (store.PROJECT / "geolib").is_dir():  # installed, as on Colab: a checkout around it is somebody else's
+        return "unknown"
     try:
         return git("rev-parse", "--short=12", "HEAD") + ("+changes" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
