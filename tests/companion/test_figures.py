@@ -102,7 +102,7 @@ def test_a_figure_is_a_picture_a_print_and_a_sidecar(directory, data):
             "source": "bundled",
             "verified": True,
             "notice": NOTICE,
-            "sha256": data.sums,
+            "sha256": data.checksums,
             "classes": [2, 4, 5, 7],
             "train_images": 1600,
             "test_images": 400,

@@ -197,7 +197,7 @@ def test_whatever_the_weights_depend_on_names_their_file(data, derived, trained)
         training.trained_vae(data, CONFIG, dataclasses.replace(brief, learning_rate=1e-2)).path.name,
         training.trained_vae(data, VAEConfig(widths=(24, 13)), brief).path.name,
         training.trained_vae(data, dataclasses.replace(CONFIG, output_variance=1.0), brief).path.name,
-        training.trained_vae(dataclasses.replace(data, sums={"other": "0"}), CONFIG, brief).path.name,
+        training.trained_vae(dataclasses.replace(data, checksums={"other": "0"}), CONFIG, brief).path.name,
     }
     assert len(found) == 6
 
@@ -395,7 +395,7 @@ def test_an_altered_tensor_is_refused_with_both_sums(saved):
     contents = bytearray(saved.read_bytes())
     contents[-1] ^= 0x80
     saved.write_bytes(contents)
-    with pytest.raises(ValueError, match=rf"{saved.name}: expected sum [0-9a-f]{{64}}, found [0-9a-f]{{64}}"):
+    with pytest.raises(ValueError, match=rf"{saved.name}: expected checksum [0-9a-f]{{64}}, found [0-9a-f]{{64}}"):
         weights.load(saved)
 
 
@@ -407,7 +407,7 @@ def test_foreign_files_are_refused(tmp_path):
         weights.load(path)
     header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-    with pytest.raises(ValueError, match="has no sum of its contents, so it was not written by this project"):
+    with pytest.raises(ValueError, match="has no checksum of its contents, so it was not written by this project"):
         weights.load(path)
     with pytest.raises(FileNotFoundError):
         weights.load(tmp_path / "nothing")

@@ -105,7 +105,7 @@ def cached(
 
     Args:
         name: what it is, for the reader of the directory.
-        configuration: everything its contents depend on, as JSON values (the data's sum included).
+        configuration: everything its contents depend on, as JSON values (the data's checksums included).
         suffix: the file's suffix, e.g. ``".safetensors"``.
         build: writes the artefact to the path it is given.
         load: reads it; raises ``ValueError`` for a file that is not what it should be.

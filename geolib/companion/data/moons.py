@@ -48,7 +48,7 @@ def load(n: int = 1000, *, seed: int = 0) -> ImageData:
         classes=(0, 1),
         source="synthetic",
         verified=True,  # made here: there is nothing published that they could differ from
-        sums={"sklearn.datasets.make_moons": total},
+        checksums={"sklearn.datasets.make_moons": total},
         notice="",
         shape=(1, 2),
     )

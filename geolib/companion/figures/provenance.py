@@ -115,7 +115,7 @@ class Run:
                     "source": data.source,
                     "verified": data.verified,
                     "notice": data.notice,
-                    "sha256": data.sums,
+                    "sha256": data.checksums,
                     "classes": list(data.classes),
                     "train_images": len(data.train_images),
                     "test_images": len(data.test_images),

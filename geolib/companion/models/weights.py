@@ -1,4 +1,4 @@
-"""Tensors and their metadata in one safetensors file, with a sum that is checked on reading."""
+"""Tensors and their metadata in one safetensors file, with a checksum that is checked on reading."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors (on the CPU) and metadata of a file that ``save`` wrote.
 
     Raises:
-        ValueError: for a file that is truncated, altered, or not one of ours, with the expected and the found sum.
+        ValueError: for a file that is truncated, altered, or not one of ours, with the expected and the found checksum.
     """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -46,8 +46,8 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
     if "sha256" not in metadata or "geolib" not in metadata:
-        raise ValueError(f"{path}: has no sum of its contents, so it was not written by this project")
+        raise ValueError(f"{path}: has no checksum of its contents, so it was not written by this project")
     found = _sum(tensors, metadata["geolib"])
     if metadata["sha256"] != found:
-        raise ValueError(f"{path}: expected sum {metadata['sha256']}, found {found}")
+        raise ValueError(f"{path}: expected checksum {metadata['sha256']}, found {found}")
     return tensors, json.loads(metadata["geolib"])
