@@ -105,9 +105,8 @@ def tensors(path):
 def figure(path):
     import matplotlib.pyplot as plt
     import torch
-    from geolib.companion.figures import saving
-    from geolib.companion.figures import provenance
-    run = provenance.Run("99_full", {"seed": 0}, torch.device("cpu"))
+    from geolib.companion.figures import provenance, saving
+    run = provenance.begin("99_full")
     fig = plt.figure()
     fig.figimage(torch.rand(100, 100).numpy())
     return lambda: saving.save(run, fig, "disk", caption="")
