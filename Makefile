@@ -10,16 +10,16 @@ READY   := $(VENV)/.ready
 ifeq ($(filter grouped-target,$(.FEATURES)),)
 $(error This Makefile needs GNU Make 4.3 or newer, this is $(MAKE_VERSION); on a Mac: brew install make, then gmake)
 endif
-ifeq ($(filter $(PROFILE),quick paper),)
-$(error PROFILE: got '$(PROFILE)', expected quick or paper)
+ifeq ($(filter $(PROFILE),quick paper full),)
+$(error PROFILE: got '$(PROFILE)', expected quick, paper or full)
 endif
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env texts figures quick reference lab test smoke bench lint strip lock clean distclean
+.PHONY: help env figures quick full reference texts lab test smoke bench lint strip lock clean distclean
 
-# Two profiles, one pipeline: the quick one writes into a folder of its own.
-FIGURES := $(if $(filter quick,$(PROFILE)),figures/quick,figures)
+# Three profiles, one pipeline: each writes into a folder of its own.
+FIGURES := figures$(if $(filter paper,$(PROFILE)),,/$(PROFILE))
 export GEOLIB_FIGURES := $(CURDIR)/$(FIGURES)
 
 # Threads multiply: with -j every notebook gets one, without it one notebook gets all cores. Set OMP_NUM_THREADS to choose.
@@ -47,34 +47,51 @@ outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGU
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
-	@echo "  PROFILE=quick|paper   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled"
+	@echo "  PROFILE=quick|paper|full   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled"
+
+DISPLAY := $(PYTHON) geolib/companion/pipeline/display.py
+PIP     := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check
 
 env: $(READY) ## set up .venv from requirements.lock
+	@echo "environment: $(VENV) is ready"
 
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "environment: $(VENV) gets the packages of requirements.lock. It takes a minute or two; on Linux torch brings CUDA, several GB."
+	@$(DISPLAY) "environment, 1 of 3, $(VENV):" $(PYTHON) -m venv $(VENV)
+	@$(DISPLAY) "environment, 2 of 3, packages:" $(PIP) -r requirements.lock
+	@$(DISPLAY) "environment, 3 of 3, geolib:" $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper)
+figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper: a few seeds)
 	@$(BIN)/python -m geolib.companion.pipeline.numbers --where
 
 # Small notebooks spend their time on starting: one a core, with one thread each.
 quick: ## the same pipeline with small settings, into figures/quick
 	@$(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES)) PROFILE=quick figures
 
+# Every finished notebook stays, and so does every model and measurement: the same command goes on after a break.
+full: ## the same pipeline with all seeds and sizes, into figures/full
+	@$(MAKE) --no-print-directory PROFILE=full figures
+
 # Figures from other data are other figures: this file changes when the data that would be found does. It is written while
 # make reads this, as a rule that always runs would make every dry run name every notebook.
 DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(if $(GEOLIB_DATA),$(sort $(wildcard $(GEOLIB_DATA)/*/*.gz)))
-ifneq ($(filter figures reference $(FIGURES)/%,$(MAKECMDGOALS)),)
+WANTED := $(filter figures reference $(FIGURES)/%,$(MAKECMDGOALS))
+ifneq ($(WANTED),)
 $(shell { mkdir -p $(FIGURES) && { echo '$(DATA_SEEN)' | cmp -s - $(FIGURES)/.data || echo '$(DATA_SEEN)' > $(FIGURES)/.data; }; } 2>/dev/null)
+endif
+
+# Which notebooks this make will run, in order, so that each can say which of them it is: a dry run tells. In vain where
+# this is one itself.
+DRY_RUN := MAKEFLAGS='$(filter-out -j% --job%,$(MAKEFLAGS))' $(MAKE) --dry-run $(MAKEOVERRIDES) $(WANTED)
+ifneq ($(and $(WANTED),$(if $(findstring n,$(firstword -$(MAKEFLAGS))),,yes)),)
+PLAN := $(shell $(DRY_RUN) 2>/dev/null | sed -nE 's|.*companion.pipeline.execute notebooks/([^ ]*)\.ipynb .*|\1|p')
 endif
 
 define notebook_rule
 $(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
-	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
+	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml --plan $(PLAN) --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
 
@@ -82,9 +99,20 @@ ALL_OUTPUTS := $(foreach notebook,$(NOTEBOOKS),$(call outputs,$(notebook)))
 $(FIGURES)/numbers.md: $(ALL_OUTPUTS) figures/reference/numbers.json
 	@$(BIN)/python -m geolib.companion.pipeline.numbers
 
-reference: $(FIGURES)/numbers.md ## make this run the reference in figures/reference (paper profile, clean checkout)
-	@test $(PROFILE) = paper || { echo "the reference is a run of PROFILE=paper, not of $(PROFILE)" >&2; exit 1; }
+# Found before hours are spent.
+ifneq ($(filter reference,$(MAKECMDGOALS)),)
+ifeq ($(filter full bundled,$(PROFILE) $(GEOLIB_DATA_SOURCE)),)
+$(error the reference is a run of PROFILE=full, not of $(PROFILE); on the bundled digits any profile will do)
+endif
+ifneq ($(shell git status --porcelain 2>&1 | head -n 1),)
+$(error the reference is a run of a clean checkout: commit or stash what git status lists)
+endif
+endif
+reference: $(FIGURES)/numbers.md ## make a full run the reference in figures/reference (PROFILE=full, clean checkout)
 	@$(BIN)/python -m geolib.companion.pipeline.numbers --keep
+
+texts: $(READY) ## fill numbers, addresses and pictures into README, gallery and notebooks
+	@$(BIN)/python -m geolib.companion.pipeline.texts
 
 lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
 	@$(BIN)/python -m geolib.companion.interface.lab $(if $(PORT),--port $(PORT))
@@ -105,9 +133,6 @@ lint: $(READY) ## ruff over code and notebooks
 
 # Keeps cell ids and tags; what a run leaves behind goes.
 STRIP := --keep-id --extra-keys "metadata.papermill cell.metadata.papermill metadata.widgets metadata.language_info.version metadata.language_info.codemirror_mode metadata.language_info.file_extension metadata.language_info.mimetype metadata.language_info.nbconvert_exporter metadata.language_info.pygments_lexer cell.metadata.execution"
-texts: $(READY) ## fill numbers, addresses and pictures into README, gallery and notebooks
-	@$(BIN)/python -m geolib.companion.pipeline.texts
-
 strip: $(READY) ## remove outputs from the notebooks before a commit
 	$(BIN)/nbstripout $(STRIP) notebooks/*.ipynb
 
@@ -118,7 +143,7 @@ lock: $(READY) ## renew requirements.lock after a change of pyproject.toml
 	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' requirements.lock && rm requirements.lock.old
 
 clean: ## remove figures and everything derived; downloads stay
-	rm -rf data/derived figures/.data figures/quick figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
+	rm -rf data/derived figures/.data figures/quick figures/full figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
 
 distclean: clean ## clean, and remove downloads and .venv
 	rm -rf data/raw $(VENV)

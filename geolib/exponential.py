@@ -10,6 +10,7 @@ from torch import Tensor
 from geolib import checks
 from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
+from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
 from geolib.paths.result import GeodesicError
 
@@ -65,9 +66,9 @@ def _flow(metric: Metric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
         position, speed = torch.from_numpy(state).to(z).reshape(2, n, d)
         a = acceleration(metric, position, speed)
         checks.finite(f"metric on the geodesic at t = {t:.3g}", a, at=position)
-        return torch.cat([speed, a]).cpu().double().numpy().ravel()
+        return to_numpy(torch.cat([speed, a])).ravel()
 
-    first = torch.stack([z, v]).cpu().double().numpy()
+    first = to_numpy(torch.stack([z, v]))
     size = max(np.abs(first).max(), np.finfo(float).tiny)
     # scipy bounds the root mean square over all unknowns; this bounds each of them
     tolerance = rtol / first.size**0.5

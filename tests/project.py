@@ -17,6 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 # every step of the pipeline, each as small as it can be
 TINY = {
+    "profile": "quick",
     "seed": 0,
     "device": "cpu",
     "classes": [2, 4, 5, 7],

@@ -89,13 +89,13 @@ class Measured:
         return Measured(CubicBSpline(values[0], knots), *values[1:])
 
 
-def rounding(metric: Metric, z: Tensor, n_segments: int) -> Tensor:
-    """Lengths ``(B,)`` that the rounding of coordinates and images near ``z (B, d)`` may add up to over segments."""
+def rounding_floor(metric: Metric, z: Tensor) -> Tensor:
+    """The length ``(B,)`` that rounding of the coordinates and images near ``z (B, d)`` may give to one segment."""
     largest = metric_tensor(metric, z).diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0).sqrt()
     size = largest * z.norm(dim=-1)
     if has_immersion(metric):
         size = size + metric.immersion(z).norm(dim=-1)
-    return n_segments * torch.finfo(z.dtype).eps * size
+    return torch.finfo(z.dtype).eps * size
 
 
 def measure(metric: Metric, curve: CubicBSpline, n_segments: int, rtol: float) -> Measured:
@@ -104,25 +104,32 @@ def measure(metric: Metric, curve: CubicBSpline, n_segments: int, rtol: float) -
     The error of a sum over segments falls with their number squared, so two sums give a third whose error falls with
     the fourth power (Richardson), and two of these differ by about 15 times the error of the better one. Segments are
     halved until they differ by less than 2 ``rtol`` and the correction is below 5 ``rtol``: farther off, sums may
-    agree by chance. What rounding alone may make up is no length. A feature of the metric narrower than
-    1 / (2 ``n_segments``) of the curve can be missed.
+    agree by chance. A feature of the metric narrower than 1 / (2 ``n_segments``) of the curve can be missed.
+
+    Where ``rtol`` is below what rounding does to a sum, the sum is only known to that: rounding moves the ends, and it
+    turns the segments, which makes them longer the shorter they are. A sum that is no larger than what rounding alone
+    may make up is no length.
     """
     P = curve.control_points
     length = P.new_zeros(len(P))
     t = P.new_zeros(len(P), n_segments + 1)
     active = torch.arange(len(P), device=P.device)
     n_fine = 4 * math.ceil(n_segments / 2)
-    noise = rounding(metric, P[:, 0], n_fine)
+    floor = rounding_floor(metric, P[:, 0])
+    shortest = n_fine * floor
     while len(active):
         parameters = latent_parameters(curve[active], n_fine)
         segments, by_two, by_four = nested_lengths(metric, curve[active].each(parameters))
         fine = segments.sum(-1)
         t[active] = even_parameters(parameters, segments, n_segments)
         better, good = fine + (fine - by_two) / 3, by_two + (by_two - by_four) / 3
-        length[active] = torch.where(fine > noise[active], better, 0.0)
-        close = (better - good).abs() <= 2 * rtol * fine
-        close &= (better - fine).abs() <= 5 * rtol * fine
-        active = active[~(close | (fine <= noise[active]))]
+        has_length = fine > shortest[active]
+        length[active] = torch.where(has_length, better, 0.0)
+        # a segment of length c that rounding moves aside by e is longer by e^2 / (2 c)
+        rounded = floor[active] * (1 + n_fine * (n_fine * floor[active] / fine / 2))
+        tolerance = torch.maximum(rtol * fine, rounded)
+        close = ((better - good).abs() <= 2 * tolerance) & ((better - fine).abs() <= 5 * tolerance)
+        active = active[has_length & ~close]
         n_fine *= 2
         if n_fine > max(_MAX_SEGMENTS, 8 * n_segments):
             break

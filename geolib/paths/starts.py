@@ -11,6 +11,7 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import Metric, curve_length, straight
+from geolib.paths.arrays import to_numpy
 from geolib.paths.measure import even_parameters
 
 _EDGE_SEGMENTS = 4
@@ -62,7 +63,7 @@ class LatentGraph:
             generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
             chosen = torch.randperm(len(latents), generator=generator)[:max_nodes].sort().values
             self.nodes = self.nodes[chosen.to(latents.device)]
-        self._tree = KDTree(_numpy(self.nodes))
+        self._tree = KDTree(to_numpy(self.nodes))
         a, b = self._nearest(self.nodes, n_neighbors + 1)
         # each edge once; a latent is its own nearest neighbour, and latents that repeat are joined by edges of length 0
         pairs = np.unique(np.sort(np.stack([a, b]), axis=0)[:, a != b], axis=1)
@@ -95,7 +96,7 @@ class LatentGraph:
         graph = csr_array((edges, (rows, columns)), shape=(n + 2 * n_pairs,) * 2)
         starts = np.arange(n, n + n_pairs)
         distance, before = dijkstra(graph, directed=False, indices=starts, return_predecessors=True)
-        position = _numpy(torch.cat([self.nodes, both]))
+        position = to_numpy(torch.cat([self.nodes, both]))
 
         guess = straight(start, end, n_segments)
         arrival = distance[np.arange(n_pairs), starts + n_pairs]
@@ -108,14 +109,14 @@ class LatentGraph:
             corners, reached = torch.from_numpy(position[path]), torch.from_numpy(distance[i, path])
             guess[i] = smoothed_polygon(corners, reached.diff(), n_segments).to(guess)
         guess[:, 0], guess[:, -1] = start, end
-        length = _numpy(curve_length(self.metric, _subdivided(guess)))
+        length = to_numpy(curve_length(self.metric, _subdivided(guess)))
         shorter, connected = length <= _WORTHWHILE * direct, np.isfinite(arrival)
         return Paths(guess, *(torch.from_numpy(x).to(start.device) for x in (shorter & connected, connected)))
 
     def _nearest(self, z: Tensor, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Indices of points, and of their k nearest nodes, one pair an edge."""
         k = min(k, len(self.nodes))
-        found = self._tree.query(_numpy(z), k=k)[1].reshape(-1)
+        found = self._tree.query(to_numpy(z), k=k)[1].reshape(-1)
         return np.repeat(np.arange(len(z)), k), found
 
     def _lengths(self, a: Tensor, b: Tensor, n_segments: int = _EDGE_SEGMENTS) -> np.ndarray:
@@ -124,7 +125,7 @@ class LatentGraph:
             for p, q in zip(a.split(_EDGES_AT_ONCE), b.split(_EDGES_AT_ONCE), strict=True)
             if len(p)
         ]
-        return _numpy(torch.cat(parts)) if len(a) else np.empty(0)
+        return to_numpy(torch.cat(parts)) if len(a) else np.empty(0)
 
 
 def _subdivided(points: Tensor) -> Tensor:
@@ -132,10 +133,6 @@ def _subdivided(points: Tensor) -> Tensor:
     weight = torch.arange(_EDGE_SEGMENTS, dtype=points.dtype, device=points.device).unsqueeze(-1) / _EDGE_SEGMENTS
     pieces = torch.lerp(points[:, :-1].unsqueeze(2), points[:, 1:].unsqueeze(2), weight).flatten(1, 2)
     return torch.cat([pieces, points[:, -1:]], dim=1)
-
-
-def _numpy(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().numpy()
 
 
 def smoothed_polygon(corners: Tensor, lengths: Tensor, n_segments: int) -> Tensor:

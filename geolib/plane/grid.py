@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import Metric, metric_tensor, points_at_once
+from geolib.paths.arrays import to_numpy
 
 # From level to level cells are halved and the reach in cells doubled: the finer graph has every edge of the coarser one
 # and a new direction in every gap between two old ones. With a smaller factor some gaps stay, and an error goes unseen.
@@ -40,7 +41,7 @@ class Grid:
         z = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
         with torch.no_grad():
             M = torch.cat([metric_tensor(metric, part) for part in z.split(points_at_once(metric, z))])
-        low, high, M = (v.cpu().double().numpy() for v in (lower, upper, M))
+        low, high, M = (to_numpy(x) for x in (lower, upper, M))
         step = (high - low) / n
         M = M * step[:, None] * step
         G = np.stack([M[:, 0, 0], M[:, 0, 1] + M[:, 1, 0], M[:, 1, 1]], axis=-1)
@@ -50,7 +51,7 @@ class Grid:
         return Grid(self.G[::stride, ::stride] * stride**2, self.lower, self.step * stride)
 
     def cells(self, z: Tensor) -> np.ndarray:
-        return ((z.detach().cpu().double().numpy() - self.lower) / self.step).clip(0, len(self.G) - 1)
+        return ((to_numpy(z) - self.lower) / self.step).clip(0, len(self.G) - 1)
 
     def sidestep(self, at: np.ndarray, reach: int) -> float:
         """By how much an edge along a path through ``(k, 2)``, as long as edges get, is longer if it ends one row or

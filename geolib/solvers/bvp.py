@@ -7,6 +7,7 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import Metric
+from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
@@ -56,13 +57,13 @@ class _Pair:
     def __init__(self, problem: Problem, row: int, points: Tensor):
         self.metric: Metric = problem.metric
         self.kind = problem.start[row]
-        self.start, self.end = _numpy(problem.start[row]), _numpy(problem.end[row])
+        self.start, self.end = to_numpy(problem.start[row]), to_numpy(problem.end[row])
         self.max_steps = int(problem.max_steps[row])
         self.tolerance = 0.1 * problem.rtol**0.5  # of the equation; what it makes of the length is its square
         first = CubicBSpline.fit(points)
         self.t = np.linspace(0, 1, len(points))
         t = torch.from_numpy(self.t).to(self.kind)
-        self.first = np.concatenate([_numpy(first(t)).T, _numpy(first.velocity(t)).T])
+        self.first = np.concatenate([to_numpy(first(t)).T, to_numpy(first.velocity(t)).T])
         self.calls = 0
         self.seen = self.t, self.first  # the last state that was linearised
 
@@ -103,7 +104,7 @@ class _Pair:
 
     def _acceleration(self, z: np.ndarray, v: np.ndarray) -> np.ndarray:
         """``(d, n)`` each."""
-        a = _numpy(acceleration(self.metric, *(torch.from_numpy(x.T.copy()).to(self.kind) for x in (z, v)))).T
+        a = to_numpy(acceleration(self.metric, *(torch.from_numpy(x.T.copy()).to(self.kind) for x in (z, v)))).T
         if not np.isfinite(a).all():
             raise _NotFinite
         return a
@@ -134,7 +135,3 @@ class _Pair:
         out[d:, :d] = (a[:, 0] - a[:, 1]) / (2 * h)
         out[d:, d:] = (a[:, 2] - a[:, 3]) / (2 * k)
         return out
-
-
-def _numpy(x: Tensor) -> np.ndarray:
-    return x.detach().cpu().double().numpy()

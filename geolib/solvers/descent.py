@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from geolib.curves import Metric, metric_tensor
+from geolib.solvers.backtracking import backtrack
 
 # value (b,) and gradient (b, m) of the problems with these indices (b,) at these unknowns (b, m)
 Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # the inverse of an approximate Hessian of the problems with these indices, applied to (b, m)
 Preconditioner = Callable[[Tensor, Tensor], Tensor]
 
-_SUFFICIENT = 1e-4  # Armijo's constant
-_MAX_HALVINGS = 20
+_CUT = 0.5  # a step that does not lower the value enough is halved
 
 
 @dataclass
@@ -75,26 +75,32 @@ def minimise(
         if bool(uphill.any()):
             direction[uphill] = -precondition(gradient[active[uphill]], active[uphill])
             slope = (direction * gradient[active]).sum(-1)
-        accepted, new_x, new_value, new_gradient = _line_search(objective, x, value, active, direction, slope)
-
-        moved = active[accepted]
+        search = backtrack(
+            lambda trial, rows, active=active: objective(trial, active[rows]),
+            x[active],
+            (value[active], gradient[active]),
+            direction,
+            slope,
+            torch.ones_like(slope),
+            cuts=(_CUT, _CUT),
+        )
+        new_x, (new_value, new_gradient) = search.unknowns, search.state
         step, change = torch.zeros_like(x), torch.zeros_like(x)
-        step[moved] = new_x[accepted] - x[moved]
-        change[moved] = new_gradient[accepted] - gradient[moved]
+        step[active], change[active] = new_x - x[active], new_gradient - gradient[active]
         product = (step * change).sum(-1)
         useful = product > torch.finfo(x.dtype).eps * step.norm(dim=-1) * change.norm(dim=-1)
         steps, changes = [*steps, step][-memory:], [*changes, change][-memory:]
         curvatures = [*curvatures, torch.where(useful, 1 / torch.where(useful, product, 1.0), 0.0)][-memory:]
 
-        fall = value[moved] - new_value[accepted]
-        small = fall <= tolerance * value[moved].abs()
+        moved = active[search.accepted]
+        small = value[moved] - new_value[search.accepted] <= tolerance * value[moved].abs()
         quiet[moved] = torch.where(small, quiet[moved] + 1, 0)
-        x[moved], value[moved], gradient[moved] = new_x[accepted], new_value[accepted], new_gradient[accepted]
+        x[active], value[active], gradient[active] = new_x, new_value, new_gradient
         n_steps[moved] += 1
         fresh[moved] = False
 
         # A failed search is repeated once from the preconditioned gradient alone, its history forgotten.
-        failed = active[~accepted]
+        failed = active[~search.accepted]
         give_up, retry = failed[fresh[failed]], failed[~fresh[failed]]
         for kept in curvatures:
             kept[retry] = 0
@@ -140,25 +146,3 @@ def _two_loops(
         b = rho[active] * (y[active] * r).sum(-1)
         r += (a - b).unsqueeze(-1) * s[active]
     return r
-
-
-def _line_search(
-    objective: Objective, x: Tensor, value: Tensor, active: Tensor, direction: Tensor, slope: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Halve each problem's step until its value falls enough. Returns who succeeded, and their new state."""
-    new_x, new_value, new_gradient = x[active].clone(), value[active].clone(), torch.zeros_like(direction)
-    accepted = torch.zeros(len(active), dtype=torch.bool, device=x.device)
-    size = torch.ones_like(slope)
-    waiting = torch.arange(len(active), device=x.device)
-    for _ in range(_MAX_HALVINGS):
-        trial = x[active[waiting]] + size[waiting].unsqueeze(-1) * direction[waiting]
-        trial_value, trial_gradient = objective(trial, active[waiting])
-        enough = trial_value <= value[active[waiting]] + _SUFFICIENT * size[waiting] * slope[waiting]
-        done = waiting[enough]
-        accepted[done] = True
-        new_x[done], new_value[done], new_gradient[done] = trial[enough], trial_value[enough], trial_gradient[enough]
-        waiting = waiting[~enough]
-        if len(waiting) == 0:
-            break
-        size[waiting] *= 0.5
-    return accepted, new_x, new_value, new_gradient

@@ -6,12 +6,12 @@ from torch import Tensor
 from geolib.curves import energy_and_gradient
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.solvers.backtracking import backtrack
 from geolib.spline import CubicBSpline
 
 _REMEMBERED = 10  # energies, of which a step must undercut the largest
-_SUFFICIENT = 1e-4  # Armijo's constant
+_CUT = 0.25  # a step that does not lower the energy enough is quartered
 _QUIET = 10  # steps over which the energy's fall is judged, as this descent does not fall evenly
-_TRIALS = 30
 
 
 def solve(problem: Problem) -> Solution:
@@ -38,9 +38,19 @@ def solve(problem: Problem) -> Solution:
         active = active[(n_steps[active] < problem.max_steps[active])]
         if not len(active):
             break
-        moved, new_points, new_energy, new_slope = _line_search(problem, points, slope, history, size, active)
+        search = backtrack(
+            lambda trial, _: _energy(problem, trial),
+            points[active],
+            (energy[active], slope[active]),
+            -slope[active],
+            -slope[active].square().sum((-2, -1)),
+            size[active],
+            ceiling=history[active].amax(-1),
+            cuts=(_CUT, _CUT),
+        )
+        moved = search.accepted
         status[active[~moved]] = Status.CONVERGED  # no step along the gradient lowers the energy any more
-        active, new_points, new_energy, new_slope = (x[moved] for x in (active, new_points, new_energy, new_slope))
+        active, new_points, new_energy, new_slope = (x[moved] for x in (active, search.unknowns, *search.state))
         size[active] = _next_size(new_points - points[active], new_slope - slope[active], size[active])
         points[active], energy[active], slope[active] = new_points, new_energy, new_slope
         n_steps[active] += 1
@@ -75,29 +85,3 @@ def _next_size(step: Tensor, change: Tensor, size: Tensor) -> Tensor:
     product, square = (step * change).sum((-2, -1)), change.square().sum((-2, -1))
     known = (product > 0) & (square > 0)
     return torch.where(known, product / torch.where(known, square, 1.0), 2 * size)
-
-
-def _line_search(
-    problem: Problem, points: Tensor, slope: Tensor, history: Tensor, size: Tensor, active: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Who moved ``(b,)``, and where to; step lengths are quartered until the energy falls enough."""
-    new_points, new_slope = points[active].clone(), slope[active].clone()
-    new_energy = history[active, -1].clone()
-    moved = torch.zeros(len(active), dtype=torch.bool, device=points.device)
-    squared_slope = slope.square().sum((-2, -1))
-    waiting = (squared_slope[active] > 0).nonzero()[:, 0]
-    length = size[active].clone()
-    for _ in range(_TRIALS):
-        if not len(waiting):
-            break
-        rows = active[waiting]
-        trial = points[rows] - length[waiting, None, None] * slope[rows]
-        energy, trial_slope = _energy(problem, trial)
-        allowed = history[rows].amax(-1) - _SUFFICIENT * length[waiting] * squared_slope[rows]
-        enough = energy <= allowed
-        done = waiting[enough]
-        moved[done] = True
-        new_points[done], new_energy[done], new_slope[done] = trial[enough], energy[enough], trial_slope[enough]
-        waiting = waiting[~enough]
-        length[waiting] /= 4
-    return moved, new_points, new_energy, new_slope

@@ -10,10 +10,9 @@ from geolib.curves import Metric, points_at_once, unchecked_tensor
 from geolib.paths.energy import regular
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.solvers.backtracking import backtrack
 from geolib.spline import CubicBSpline
 
-_SUFFICIENT = 1e-4  # Armijo's constant
-_TRIALS = 30
 _LAST_GAIN = 0.1  # times rtol: a curve is settled when the full step would make it shorter by less
 _BOLDER = 2  # a step that was taken whole may be followed by one so many times as long, up to the full one
 
@@ -49,13 +48,20 @@ def solve(problem: Problem) -> Solution:
         small = -slope <= 4 * _LAST_GAIN * problem.rtol * here.energy
         status[active[small]] = Status.CONVERGED
         active, here, step, slope = active[~small], here[~small], step[~small], slope[~small]
-        moved, trial, share[active] = _line_search(
-            problem.metric, points[active], here.energy, step, slope, share[active]
+        search = backtrack(
+            lambda trial, _: (_energy(problem.metric, trial),),
+            points[active],
+            (here.energy,),
+            step,
+            slope,
+            share[active],
         )
+        moved = search.accepted
+        share[active] = torch.where(moved, (search.share * _BOLDER).clamp(max=1), search.share)
+        points[active] = search.unknowns
         status[active[~moved]] = Status.CONVERGED  # no step lowers the energy any more
         active = active[moved]
         if len(active):
-            points[active] = trial[moved]
             n_steps[active] += 1
             state.put(active, _linearised(problem.metric, points[active]))
     return Solution(CubicBSpline.fit(points), status, n_steps, state.seen)
@@ -126,29 +132,3 @@ def _step(state: _State) -> tuple[Tensor, Tensor]:
     step = torch.cat([torch.zeros_like(change[:, :1]), change.cumsum(1)], dim=1)
     step[:, -1] = 0  # but for rounding
     return step, (force * change).sum((-2, -1))
-
-
-def _line_search(
-    metric: Metric, points: Tensor, energy: Tensor, step: Tensor, slope: Tensor, share: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Who moved ``(b,)``, where to, and which share of the step to try first the next time."""
-    new_points = points.clone()
-    moved = torch.zeros_like(share, dtype=torch.bool)
-    share = share.clone()
-    waiting = (slope < 0).nonzero()[:, 0]
-    for _ in range(_TRIALS):
-        if not len(waiting):
-            break
-        a = share[waiting]
-        trial = points[waiting] + a[:, None, None] * step[waiting]
-        found = _energy(metric, trial)
-        enough = found <= energy[waiting] + _SUFFICIENT * a * slope[waiting]
-        done = waiting[enough]
-        moved[done], new_points[done] = True, trial[enough]
-        # the parabola's minimum between a tenth and a half of where the energy was too large or not finite
-        over = found - energy[waiting] - a * slope[waiting]
-        cut = torch.where(over > 0, -slope[waiting] * a / (2 * over), 0.5).nan_to_num(0.1).clamp(0.1, 0.5)
-        share[waiting[~enough]] = (a * cut)[~enough]
-        waiting = waiting[~enough]
-    share[moved] = (share[moved] * _BOLDER).clamp(max=1)
-    return moved, new_points, share

@@ -24,7 +24,7 @@ DTYPE = torch.float64
 @pytest.fixture(scope="module")
 def rows():
     problem = contest_problems.sphere(3, seed=0)
-    return contest.compete(problem, budget=20.0, say=lambda _: None)
+    return contest.compete(problem, budget=20.0)
 
 
 # Counting
@@ -93,7 +93,7 @@ def test_errors_are_against_the_shortest(rows):
 
 def test_what_is_out_of_time_has_no_result_and_is_not_tried_finer():
     problem = contest_problems.sphere(3, seed=0)
-    slow = contest.compete(problem, budget=1e-4, say=lambda _: None)
+    slow = contest.compete(problem, budget=1e-4)
     assert [row.method for row in slow] == list(METHODS)
     assert not any(row.in_time for row in slow)
     # the decoder is as it was

@@ -13,6 +13,7 @@ import torch
 from project import ROOT, bundled
 from torch import nn
 
+from geolib.companion.cache import progress
 from geolib.companion.models import training, weights
 from geolib.companion.models import vae as models
 from geolib.companion.models.vae import VAE, VAEConfig
@@ -209,6 +210,19 @@ def test_a_loss_that_is_not_a_number_ends_the_training_at_once(data, derived):
     with pytest.raises(ValueError, match=r"the loss is nan in epoch 1 of phase 'elbo'; lower learning_rate"):
         training.trained_vae(dataclasses.replace(data, train_images=images), CONFIG, RECIPE)
     assert artefacts(derived) == []
+
+
+@pytest.mark.smoke
+def test_training_says_epoch_and_losses_to_the_process_that_watches(monkeypatch, data, derived, capsys):
+    said = []
+    monkeypatch.setenv(progress.VARIABLE, "a file that nobody writes")
+    monkeypatch.setattr(progress, "say", said.append)
+    losses = training.trained_vae(data, CONFIG, RECIPE, label="model").history[-1]
+    lines = [line.strip() for line in said if line.strip()]
+    assert lines[-1] == (
+        f"model: {EPOCHS} of {EPOCHS} epochs, variance {losses['training']:.2f}, validation {losses['validation']:.2f}"
+    )
+    assert capsys.readouterr().out == ""
 
 
 # --- interrupted training

@@ -37,7 +37,7 @@ def make(folder, *arguments, unset=(), timeout=300):
 
 def executed(done):
     """The notebooks that a make ran to their end."""
-    return re.findall(r"^(\w+)\.ipynb: \d+ s$", done.stdout, flags=re.MULTILINE)
+    return re.findall(r"^(\w+) \[\d+/\d+\] done in [\d:]+$", done.stdout, flags=re.MULTILINE)
 
 
 def would_execute(folder):
@@ -119,19 +119,26 @@ def test_the_same_run_is_the_same_bytes(built):
 
 
 @pytest.mark.slow
-def test_a_run_becomes_the_reference_and_stays_up_to_date(built):
+def test_a_full_run_becomes_the_reference_and_stays_up_to_date(built):
     folder, _ = built
     reference = folder / "figures" / "reference"
     before = (reference / "numbers.json").read_bytes()
-    refused = make(folder, "PROFILE=quick", "reference")
+    refused = make(folder, "PROFILE=full", "reference")
     assert refused.returncode != 0
-    assert "PROFILE=paper" in refused.stderr
+    assert "the reference is a run of a clean checkout" in refused.stderr  # it is no checkout at all
+    for words in (["init"], ["add", "--all"], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-m", "all"]):
+        assert run(["git", *words, "--quiet"], cwd=folder).returncode == 0
+    for profile in ("quick", "paper"):
+        refused = make(folder, f"PROFILE={profile}", "reference")
+        assert refused.returncode != 0
+        assert f"the reference is a run of PROFILE=full, not of {profile}" in refused.stderr
     assert (reference / "numbers.json").read_bytes() == before
-    # the quick run's files in the full run's place stand for one that would take minutes
+    # the quick run's files in the full run's place stand for one that would take hours
+    (folder / "figures" / "full").mkdir()
     for path in sorted((folder / "figures" / "quick").iterdir(), key=lambda path: path.name != ".data"):
         if path.is_file():
-            shutil.copy(path, folder / "figures" / path.name)
-    done = make(folder, "reference")
+            shutil.copy(path, folder / "figures" / "full" / path.name)
+    done = make(folder, "PROFILE=full", "reference")
     assert done.returncode == 0, done.stderr
     assert executed(done) == []
     assert {path.stem for path in reference.glob("*.png")} == {f for p in NOTEBOOKS for f in declared_figures(p)}
@@ -139,7 +146,7 @@ def test_a_run_becomes_the_reference_and_stays_up_to_date(built):
     assert would_execute(folder) == []
     row = next(
         line
-        for line in (folder / "figures" / "numbers.md").read_text().splitlines()
+        for line in (folder / "figures" / "full" / "numbers.md").read_text().splitlines()
         if "mean relative improvement" in line
     )
     cells = [cell.strip() for cell in row.split("|")]
@@ -178,7 +185,16 @@ def light(tmp_path_factory):
         stand_in(folder / "notebooks" / path.name, declared_figures(path))
     done = make(folder, "-j2", "quick")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert sorted(executed(done)) == [path.stem for path in NOTEBOOKS]
+    stems = [path.stem for path in NOTEBOOKS]
+    assert sorted(executed(done)) == stems
+    # every line of several notebooks at a time tells whose it is, and which of how many
+    *lines, _, _ = done.stdout.splitlines()
+    said = [
+        re.fullmatch(rf"(\w+) \[(\d)/{len(stems)}\] (begins|done in [\d:]+|[\d:]+ so far.*)", line) for line in lines
+    ]
+    assert all(said), lines
+    assert sorted({(match[2], match[1]) for match in said})[0] == ("1", "01_training")
+    assert len({match[2] for match in said}) == len({match[1] for match in said}) == len(stems)
     return folder
 
 
@@ -203,6 +219,7 @@ def test_a_changed_notebook_makes_its_own_figures_anew(copy):
     touch(copy / "notebooks" / "05_two_models.ipynb")
     done = make(copy, "-j2", "quick")
     assert executed(done) == ["05_two_models"]
+    assert re.match(r"05_two_models \[1/1\] begins, \d:\d\d last time\n", done.stdout)
     after = pictures(copy, "05_two_models")
     assert after.keys() == before.keys()
     assert all(after[name][1] > before[name][1] for name in after)
@@ -320,7 +337,7 @@ def ask(*arguments, unset=()):
 def test_a_profile_that_there_is_not(target):
     done = ask("PROFILE=nonsense", "--dry-run", target)
     assert done.returncode != 0
-    assert "PROFILE: got 'nonsense', expected quick or paper" in done.stderr
+    assert "PROFILE: got 'nonsense', expected quick, paper or full" in done.stderr
 
 
 @pytest.mark.smoke
@@ -337,10 +354,18 @@ def test_help_lists_every_target(arguments):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("profile", ["quick", "paper"])
-def test_profiles_write_into_folders_of_their_own(profile):
-    done = ask("--always-make", "--dry-run", f"PROFILE={profile}", "-o", "requirements.lock", "figures")
-    folder = "figures/quick" if profile == "quick" else "figures"
+@pytest.mark.parametrize(
+    ("target", "folder"),
+    [
+        ("quick", "figures/quick"),
+        ("figures", "figures"),
+        ("full", "figures/full"),
+        ("PROFILE=full figures", "figures/full"),
+    ],
+)
+def test_profiles_write_into_folders_of_their_own(target, folder):
+    done = ask("--always-make", "--dry-run", "-o", "requirements.lock", *target.split())
+    profile = folder.partition("/")[2] or "paper"
     commands = [line for line in done.stdout.splitlines() if "companion.pipeline.execute" in line]
     assert len(commands) == len(NOTEBOOKS)
     assert all(f"--profile params/{profile}.yaml" in line for line in commands)

@@ -118,7 +118,7 @@ def test_the_second_code_cell_holds_the_parameters_and_nothing_but_literals(path
 
 @pytest.mark.smoke
 @every_notebook
-def test_defaults_are_the_papers_settings(path):
+def test_defaults_are_those_of_the_default_profile(path):
     paper = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
     own = parameters(path)
     assert own == {name: paper.get(name) for name in own}
@@ -126,11 +126,12 @@ def test_defaults_are_the_papers_settings(path):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("profile", ["paper", "quick"])
+@pytest.mark.parametrize("profile", ["quick", "paper", "full"])
 def test_a_profile_sets_every_parameter_and_no_other(profile):
-    union = set().union(*map(parameters, NOTEBOOKS))
+    union = {"profile"}.union(*map(parameters, NOTEBOOKS))
     values = yaml.safe_load((ROOT / "params" / f"{profile}.yaml").read_text())
     assert set(values) == union == set(TINY)
+    assert values["profile"] == profile
 
 
 @pytest.mark.smoke

@@ -111,6 +111,18 @@ def test_flat_lengths_are_exact(generator):
     torch.testing.assert_close(measured.t, even(7).expand(6, 8), rtol=1e-10, atol=1e-12)
 
 
+def test_a_length_is_not_measured_beyond_rounding(generator):
+    """Segments so short that rounding turns them are longer than the curve: halving has to end before."""
+    single, double = (PullbackMetric(mlp(dtype=dtype, gain=1)) for dtype in (torch.float32, DTYPE))
+    start = torch.randn(40, 1, 2, generator=generator, dtype=DTYPE)
+    curve = CubicBSpline((start + 0.05 * curves(generator, 40).control_points).float())
+    measured = measure(single, curve, 32, 1e-7)
+    exact = measure(double, CubicBSpline(curve.control_points.double()), 32, 1e-9).length
+    image = double.immersion(start[:, 0]).norm(dim=-1)
+    assert ((measured.length - exact).abs() <= 4 * torch.finfo(torch.float32).eps * (image + exact)).all()
+    assert measured.resolved.all()
+
+
 def test_a_curve_without_length():
     P = torch.ones(2, 4, 2, dtype=DTYPE)
     measured = measure(sphere().tensor, CubicBSpline(P), 8, 1e-4)

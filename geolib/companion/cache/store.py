@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from geolib.companion.cache import progress
 
 T = TypeVar("T")
 
@@ -91,6 +93,15 @@ def key(configuration: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def _locked(path: Path) -> contextlib.AbstractContextManager:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        return lock.acquire(blocking=False)
+    except Timeout:
+        progress.say(f"waiting for {path.name}, which another process makes")
+        return lock.acquire()
+
+
 def cached(
     name: str,
     configuration: dict[str, Any],
@@ -111,7 +122,7 @@ def cached(
         load: reads it; raises ``ValueError`` for a file that is not what it should be.
     """
     path = make_directory(derived_directory()) / f"{name}-{key(configuration)}{suffix}"
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with _locked(path):
         if path.exists():
             try:
                 return load(path)

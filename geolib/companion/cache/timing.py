@@ -7,6 +7,8 @@ from typing import NamedTuple, TypeVar
 
 import torch
 
+from geolib.companion.cache import progress
+
 T = TypeVar("T")
 
 
@@ -35,8 +37,9 @@ def measured(tasks: dict[str, Callable[[], T]], *, repeats: int = 3) -> dict[str
         raise ValueError(f"repeats: got {repeats}, expected at least 1")
     results: dict[str, T] = {}
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
-    for _ in range(repeats):
+    for repeat in range(repeats):
         for name, task in tasks.items():
+            progress.say(f"measuring {name}, {repeat + 1} of {repeats} times")
             _wait_for_devices()
             begun = time.perf_counter()
             results[name] = task()

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import queue
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -13,9 +12,8 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from filelock import FileLock
-from tqdm.std import tqdm
 
-from geolib.companion.cache import store
+from geolib.companion.cache import progress, store
 
 PATIENCE = 4.0  # seconds for all mirrors together to answer; longer counts as "no network"
 STALL = 10.0  # seconds without a byte after which a transfer counts as lost
@@ -148,9 +146,7 @@ def _continue(url: str, part: Path) -> None:
         total = None if length is None else begun + int(length)
         with (
             part.open("ab" if begun else "wb") as stream,
-            tqdm(
-                desc=part.stem, initial=begun, total=total, unit="B", unit_scale=True, mininterval=1, file=sys.stdout
-            ) as bar,
+            progress.bar(description=part.stem, initial=begun, total=total, unit="B", unit_scale=True) as bar,
         ):
             # read1 hands over what is there, so that a connection that dies loses nothing of it
             while chunk := response.read1(1 << 16):

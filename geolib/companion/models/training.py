@@ -1,14 +1,12 @@
 """Training that survives being killed, and is never done twice."""
 
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.std import tqdm
 
-from geolib.companion.cache import store
+from geolib.companion.cache import progress, store
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import weights
 from geolib.companion.models.vae import VAE, VAEConfig, negative_elbo, negative_log_likelihood
@@ -120,10 +118,7 @@ class _Run:
     def finish(self) -> None:
         """Train what is left, with a progress bar and checkpoints."""
         total = sum(epochs for _, epochs, _ in self.phases.values())
-        bar = tqdm(
-            total=total, initial=len(self.history), desc=self.label, unit="epoch", mininterval=1, file=sys.stdout
-        )
-        with bar:
+        with progress.bar(total=total, initial=len(self.history), description=self.label, unit=" epochs") as bar:
             done = len(self.history)
             for phase, (_, epochs, _) in self.phases.items():
                 for epoch in range(epochs):

@@ -4,14 +4,16 @@
 
 papermill writes its output before the first cell and again on failure, and only warns of an unknown parameter. Here
 the output goes beside its place and is moved there on success; a failed one is kept under another name; a parameter
-that the notebook does not have is left out, and a figure that did not appear is an error.
+that the notebook does not have is left out, and a figure that did not appear is an error. A line tells what goes on.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -19,7 +21,9 @@ import papermill
 import yaml
 from papermill.exceptions import PapermillExecutionError
 
-from geolib.companion.cache import store
+from geolib.companion.cache import progress, store
+from geolib.companion.pipeline import display
+from geolib.companion.pipeline.watch import Watch
 
 
 def parameters_of(notebook: Path) -> set[str]:
@@ -46,7 +50,9 @@ def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
     return {name: value for name, value in values.items() if name in names}
 
 
-def execute(notebook: Path, profile: Path, figures: list[str], output_directory: Path) -> Path:
+def execute(
+    notebook: Path, profile: Path, figures: list[str], output_directory: Path, *, plan: list[str] | None = None
+) -> Path:
     """Run ``notebook`` with a profile's parameters and check that every declared figure was written by this run.
 
     Args:
@@ -54,6 +60,7 @@ def execute(notebook: Path, profile: Path, figures: list[str], output_directory:
         profile: a YAML file of parameters.
         figures: stems that must appear in the figures' directory as ``.png``, ``.pdf`` and ``.json``.
         output_directory: where the executed notebook goes.
+        plan: the names of all notebooks that are run, in order, for the line that tells what goes on.
 
     Returns:
         the executed notebook's path.
@@ -76,9 +83,15 @@ def execute(notebook: Path, profile: Path, figures: list[str], output_directory:
     with tempfile.TemporaryDirectory(prefix=".run-", dir=output_directory) as scratch:
         temporary = Path(scratch) / notebook.name
         try:
-            _execute_once(notebook, temporary, profile_parameters(profile, notebook), Path(scratch))
-            _check_figures(figures, started)
-            temporary.replace(final)
+            parameters = profile_parameters(profile, notebook)
+            watch = Watch(notebook, profile.stem, plan or [], Path(scratch) / "progress")
+            with display.Display(f"{notebook.stem}{watch.place}", watch.text) as line:
+                line.keep(f"begins{_last_time(watch)}")
+                _execute_once(notebook, temporary, parameters, Path(scratch), watch)
+                _check_figures(figures, started)
+                temporary.replace(final)
+                watch.keep()
+                line.keep(f"done in {display.clock(watch.seconds)}")
         finally:
             if temporary.exists():  # it did not come to be the final one
                 temporary.replace(failed)
@@ -87,25 +100,47 @@ def execute(notebook: Path, profile: Path, figures: list[str], output_directory:
     return final
 
 
-def _execute_once(notebook: Path, output: Path, parameters: dict[str, object], scratch: Path) -> None:
+def _last_time(watch: Watch) -> str:
+    left = watch.left()
+    return "" if left is None else f", {display.clock(left)} last time"
+
+
+@contextlib.contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Set variables of the environment for the block; kernels inherit them."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _execute_once(notebook: Path, output: Path, parameters: dict[str, object], scratch: Path, watch: Watch) -> None:
     # The user's own start-up files and kernels must not change a figure; and where HOME is empty or read-only,
     # Jupyter still needs a place to write.
     places = ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR")
-    for variable in places:
-        os.environ[variable] = str(store.make_directory(scratch / variable.lower()))
+    values = {variable: str(store.make_directory(scratch / variable.lower())) for variable in places}
+    values[progress.VARIABLE] = str(watch.inside.absolute())
     kernel_config = scratch / "ipythondir" / "profile_default" / "ipython_kernel_config.py"
     store.write_text(kernel_config, "c.IPKernelApp.log_level = 40\n")
     for attempt in (1, 2):
         try:
-            papermill.execute_notebook(
-                str(notebook),
-                str(output),
-                parameters=parameters,
-                kernel_name="python3",
-                progress_bar=False,
-                log_output=False,
-                cwd=str(notebook.absolute().parent),
-            )
+            with _environment(**values):
+                papermill.execute_notebook(
+                    str(notebook),
+                    str(output),
+                    parameters=parameters,
+                    kernel_name="python3",
+                    progress_bar=False,
+                    log_output=False,
+                    cwd=str(notebook.absolute().parent),
+                    on_cell_start=watch.cell_starts,
+                )
             return
         except PapermillExecutionError:
             raise
@@ -131,17 +166,16 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; 0 on success, 1 with a message otherwise."""
     parser = argparse.ArgumentParser(prog="python -m geolib.companion.pipeline.execute", description=__doc__)
     parser.add_argument("notebook", type=Path)
-    parser.add_argument("--profile", type=Path, required=True, help="params/quick.yaml or params/paper.yaml")
+    parser.add_argument("--profile", type=Path, required=True, help="e.g. params/quick.yaml")
     parser.add_argument("--figures", nargs="*", default=[], help="stems of the figures it must write")
     parser.add_argument("--output", type=Path, required=True, help="directory of executed notebooks")
+    parser.add_argument("--plan", nargs="*", default=[], help="all notebooks that are run, in order")
     given = parser.parse_args(arguments)
-    started = time.perf_counter()
     try:
-        execute(given.notebook, given.profile, given.figures, given.output)
+        execute(given.notebook, given.profile, given.figures, given.output, plan=given.plan)
     except (OSError, ValueError, RuntimeError, PapermillExecutionError, nbformat.ValidationError) as error:
         print(f"{given.notebook.name}: {error}", file=sys.stderr)
         return 1
-    print(f"{given.notebook.name}: {time.perf_counter() - started:.0f} s")
     return 0
 
 

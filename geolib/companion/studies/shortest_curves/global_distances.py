@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geolib import checks, geodesic, global_distances
+from geolib.companion.cache import progress
 from geolib.curves import Metric
 from geolib.paths.result import Geodesic
 from geolib.plane.distances import GlobalDistances
@@ -202,12 +203,13 @@ def study(
         This project's own; the question is one that Michelis & Becker 2021 leave open.
     """
     box = {"lower": lower, "upper": upper, "resolution": resolution, "reach": reach}
+    progress.say(f"global distances of {len(start)} pairs over a grid of {resolution} x {resolution}")
     distances = global_distances(metric, start, end, **box, n_segments=_SEGMENTS)
 
-    found = [
-        geodesic(metric, start, end, init=init, latents=latents, n_segments=_SEGMENTS)
-        for init in ("line", "graph", distances.paths)
-    ]
+    found = []
+    for name, init in (("lines", "line"), ("paths over a graph", "graph"), ("paths over the grid", distances.paths)):
+        progress.say(f"geodesics of {len(start)} pairs from {name}")
+        found.append(geodesic(metric, start, end, init=init, latents=latents, n_segments=_SEGMENTS))
     line, graph, polished = map(Curves.of, found)
     # init="best" would find both once more, to keep the shorter one
     local = dict(zip(STARTS, (line, graph, line.or_shorter(graph)), strict=True))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from geolib import PullbackMetric
-from geolib.companion.cache import store
+from geolib.companion.cache import progress, store
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import generators, weights
 from geolib.companion.models.generators import Generator
@@ -112,7 +112,8 @@ def _trained(decoder: nn.Sequential, latents: Tensor, images: Tensor, *, epochs:
         bound = 1 / math.sqrt(p[0].numel()) if p.ndim > 1 else 0.0
         nn.init.uniform_(p, -bound, bound, generator=generator)
     optimizer = torch.optim.Adam(decoder.parameters(), lr=_CONV_RECIPE["learning_rate"])
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        progress.say(f"convolutional decoder: epoch {epoch + 1} of {epochs}")
         for batch in torch.randperm(len(images), generator=generator).split(_CONV_RECIPE["batch_size"]):
             loss = (decoder(latents[batch]) - images[batch]).square().sum(-1).mean()
             optimizer.zero_grad(set_to_none=True)

@@ -1,13 +1,13 @@
 """Every solver on the same pairs, with the same budget and the same measure of error."""
 
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
 
 from geolib import METHODS, PullbackMetric, geodesic
+from geolib.companion.cache import progress
 from geolib.companion.studies import evidence
 from geolib.curves import Metric, curve_length
 from geolib.jacobian import push_forward
@@ -108,28 +108,29 @@ class Row:
         return bool(self.lengths)
 
 
-def compete(problem: Problem, *, budget: float, say: Callable[[str], None] = print) -> list[Row]:
+def compete(problem: Problem, *, budget: float) -> list[Row]:
     """Every method of ``METHODS`` on a problem, from its coarsest setting to its finest.
 
     Args:
         problem: pairs and metric.
         budget: seconds a run; a method that is not done by then has no result, and its finer settings are not tried.
-        say: told what is going on.
     """
     # what is done once a process or a metric is nobody's cost
     geodesic(problem.metric, problem.start[:1], problem.end[:1], max_steps=2)
     rows = []
-    for method in METHODS:
-        for setting in range(len(SWEEPS[method])):
-            row = _run(problem, method, setting, budget)
-            if row.in_time and row.seconds < _REPEAT_BELOW:
-                again = _run(problem, method, setting, budget)
-                row = min(row, again, key=lambda r: r.seconds) if again.in_time else row
-            rows.append(row)
-            if not row.in_time:
-                break
-        last = rows[-1]
-        say(f"{problem.name}, {method}: {last.seconds:.2f} s" + ("" if last.in_time else ", out of time"))
+    n_runs = sum(map(len, SWEEPS.values()))
+    with progress.bar(total=n_runs, description=problem.name, unit=" runs") as bar:
+        for method in METHODS:
+            for setting, options in enumerate(SWEEPS[method]):
+                bar.set_postfix_str(f"{method} {options}")
+                row = _run(problem, method, setting, budget)
+                if row.in_time and row.seconds < _REPEAT_BELOW:
+                    again = _run(problem, method, setting, budget)
+                    row = min(row, again, key=lambda r: r.seconds) if again.in_time else row
+                rows.append(row)
+                bar.update()
+                if not row.in_time:
+                    break
     return rows
 
 
