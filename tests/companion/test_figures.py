@@ -24,7 +24,6 @@ from geolib.companion.figures.linear_interpolation import (
     monte_carlo,
     tour,
     training,
-    two_models,
     variance_rbf,
 )
 from geolib.companion.models import generators
@@ -510,12 +509,6 @@ def volume(g, grid):
     return geolib.magnification_factor(g.metric(grid.points)).log()
 
 
-@pytest.fixture(scope="module")
-def comparison(g):
-    ends = (g.metric, g.test_latents[:4], g.test_latents[4:8])
-    return geolib.compare_models(ends, ends)
-
-
 def test_a_map_stands_where_its_values_are(grid):
     x, y = grid.points.unbind(-1)
     figure, axes = plots.new_figure(3, 3)
@@ -603,10 +596,6 @@ def test_improvements_are_readable(g, grid, volume):
     assert len(colour_bars(figure)) == 2
 
 
-def test_two_spaces_are_readable(g, grid, volume, comparison):
-    assert_readable(two_models.two_spaces([grid, grid], [volume, volume], [g, g], comparison), 2)
-
-
 def test_training_curves_are_readable():
     entries = [{"phase": "elbo", "epoch": n, "training": 9 - n, "validation": 10 - n} for n in (1, 2, 3)]
     entries.append({"phase": "variance", "epoch": 1, "training": -500.0, "validation": -500.0})
@@ -630,35 +619,3 @@ def test_decoded_images_stand_where_their_latents_are(g):
     top_left, bottom_right = shown[:28, :28], shown[-28:, -28:]
     np.testing.assert_allclose(top_left.ravel(), g.vae.mean(points[-1, 0]), atol=1e-6)
     np.testing.assert_allclose(bottom_right.ravel(), g.vae.mean(points[0, -1]), atol=1e-6)
-
-
-def test_bars_are_the_improvements_and_marks_the_comparable_pairs(comparison):
-    figure = two_models.comparison_bars(comparison)
-    (axes,) = figure.axes
-    heights = [bar.get_height() for bar in axes.patches]
-    expected = [100 * float(v) for side in (comparison.a, comparison.b) for v in side.improvement]
-    assert heights == pytest.approx(expected, rel=1e-5)
-    assert axes.lines[0].get_xdata().tolist() == [1, 2, 3, 4]  # a model is comparable with itself
-    assert axes.get_xlabel() == "pair"
-    assert axes.get_ylabel() == "relative improvement [%]"
-
-
-def test_a_sequence_has_the_images_of_both_models_and_the_originals(g, data, comparison):
-    first, second = data.test_images[0], data.test_images[4]
-    figure = two_models.sequence([g.vae.mean, g.vae.mean], comparison, 0, first, second, n_images=5)
-    shown = np.asarray(figure.axes[0].images[0].get_array())
-    assert shown.shape == (84, 140)
-    np.testing.assert_array_equal(shown[28:56, :28].ravel(), first)
-    np.testing.assert_array_equal(shown[28:56, -28:].ravel(), second)
-    np.testing.assert_allclose(shown[:28, :28].ravel(), g.vae.mean(g.test_latents[0]), atol=1e-5)
-    np.testing.assert_allclose(shown[56:, -28:].ravel(), g.vae.mean(g.test_latents[4]), atol=1e-5)
-
-
-def test_pairs_stand_above_each_other(data):
-    figure = two_models.pairs(data.test_images[:3], data.test_images[3:6])
-    (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["start", "end"]
-    shown = np.asarray(axes.images[0].get_array())
-    np.testing.assert_array_equal(shown[:28, 28:56].ravel(), data.test_images[1])
-    np.testing.assert_array_equal(shown[28:, 28:56].ravel(), data.test_images[4])

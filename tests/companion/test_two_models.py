@@ -1,0 +1,189 @@
+"""Notebook 05: what it says of pairs in two models, and its panels."""
+
+import dataclasses
+import itertools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import colors
+from project import bundled
+
+import geolib
+from geolib.companion.figures import style
+from geolib.companion.figures.linear_interpolation import two_models as panels
+from geolib.companion.models import generators
+from geolib.companion.models.vae import VAE, VAEConfig
+from geolib.companion.studies.linear_interpolation import two_models as study
+from geolib.evaluation import ModelComparison
+
+pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
+
+N = 6
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """Two random decoders over real digits: no training, and yet two metrics."""
+    data = bundled(tmp_path_factory, (2, 4, 5, 7))
+    models = []
+    for widths, seed in (((24, 12), 1), ((12,), 2)):
+        vae = VAE(VAEConfig(widths=widths), generator=torch.Generator().manual_seed(seed))
+        models.append(generators.generator(data, vae.eval().requires_grad_(False), n_centers=8))
+    first, second = generators.test_pairs(data, N, seed=0)
+    sides = [(g.metric, g.test_latents[first], g.test_latents[second]) for g in models]
+    comparison = geolib.compare_models(*sides, max_steps=10)
+    half = dataclasses.replace(comparison, threshold=float(comparison.difference.median()))
+    return study.TwoModels(tuple(models), first, second, half)
+
+
+def told(a, b, *, threshold=0.005, lengths=None, labels=None):
+    """What the study says of made-up improvements."""
+    n = len(a)
+    length = torch.tensor(lengths or [1.0] * n)
+    sides = [SimpleNamespace(improvement=torch.tensor(side), line_length=length) for side in (a, b)]
+    labels = torch.tensor(labels or [0] * 2 * n)
+    models = (SimpleNamespace(test_labels=labels),) * 2
+    index = torch.arange(2 * n)
+    return study.TwoModels(models, index[:n], index[n:], ModelComparison(*sides, threshold))
+
+
+# --- what it says
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "different", "comparable"),
+    [
+        ([0.01, 0.02, 0.03, 0.04], [0.02, 0.04, 0.06, 0.08], "supported", "contradicted"),  # none is comparable
+        ([0.01, 0.02, 0.03, 0.04], [0.01, 0.02, 0.03, 0.04], "contradicted", "contradicted"),  # all are
+        ([0.001, 0.001, 0.001], [0.003, 0.003, 0.003], "contradicted", "contradicted"),  # small differences
+        ([0.01] * 3 + [0.02] * 4, [0.01] * 3 + [0.04] * 4, "supported", "supported"),
+        ([0.01] * 3 + [0.02] * 4, [0.01] * 3 + [0.03] * 4, "contradicted", "supported"),
+        ([0.01] * 2 + [0.02] * 4, [0.01] * 2 + [0.04] * 4, "supported", "contradicted"),  # fewer than the paper names
+    ],
+)
+def test_the_papers_claims(a, b, different, comparable):
+    verdicts = {claim["claim"]: claim["verdict"] for claim in told(a, b).claims}
+    assert verdicts == {study.DIFFERENT.text: different, study.COMPARABLE.text: comparable}
+
+
+def test_words_follow_from_what_was_measured():
+    flat = told([0.004, 0.1, 0.2], [0.002, 0.01, 0.01], lengths=[1.0, 4.0, 6.0], labels=[2, 2, 2, 2, 4, 4])
+    assert flat.why_comparable.startswith("None of them can be shortened by more than 0.4 % in either model: they are")
+    assert flat.where_comparable.startswith(
+        "1 of the 1 comparable pairs join two images of one class, and 0 of the other"
+    )
+    assert "0.20 times as long" in flat.where_comparable
+    assert flat.where_comparable.endswith("the comparable lines are the short ones")
+    bent = told([0.101, 0.1, 0.2], [0.1, 0.01, 0.01], lengths=[8.0, 4.0, 4.0])
+    assert bent.why_comparable.endswith("they deviate by about as much in both")
+    assert bent.where_comparable.endswith("the comparable lines are the long ones")
+    alike = told([0.101, 0.1, 0.2], [0.1, 0.01, 0.01])
+    assert alike.where_comparable.endswith("length alone does not make a pair comparable")
+    none = told([0.1, 0.2], [0.2, 0.3])
+    assert none.why_comparable == "No pair is within the threshold"
+    assert none.where_comparable.startswith("0 of 2 pairs are comparable")
+
+
+def test_the_numbers_are_those_of_the_comparison(found):
+    rows = {row["quantity"]: row["value"] for row in found.numbers + found.numbers_of_the_most_alike}
+    comparison = found.comparison
+    assert rows["mean improvement of VAE1"] == pytest.approx(100 * float(comparison.a.improvement.mean()))
+    assert rows[f"comparable pairs of {N}"] == int(comparison.comparable.sum())
+    order = found.most_alike(N)
+    assert order[0] == comparison.best
+    assert rows["difference of improvements of the most alike pair"] == 100 * float(comparison.difference[order[0]])
+    differences = comparison.difference[order].tolist()
+    assert differences == sorted(differences)
+
+
+def test_strips_begin_and_end_with_the_decoded_ends_and_step_evenly_along_the_curve(found):
+    strips = found.strips(1, 9)
+    for (line, curve), g in zip((strips[:2], strips[2:]), found.models, strict=True):
+        for strip in (line, curve):
+            assert strip.shape == (9, 784)
+            torch.testing.assert_close(strip[0], g.vae.mean(g.test_latents[found.first[1]]))
+            torch.testing.assert_close(strip[-1], g.vae.mean(g.test_latents[found.second[1]]))
+    middle = found.models[0].test_latents[[int(found.first[1]), int(found.second[1])]].mean(0)
+    torch.testing.assert_close(strips[0][4], found.models[0].vae.mean(middle))
+    torch.testing.assert_close(strips[1][4], found.models[0].vae.mean(found.comparison.a.points[1, 16]))
+
+
+def test_strips_that_are_the_same_are_said_to_be(found):
+    comparison = ModelComparison(found.comparison.a, found.comparison.a, 1)
+    same = study.TwoModels((found.models[0],) * 2, found.first, found.second, comparison)
+    assert "the two models' lines by 0.0 grey levels" in same.look_alike([0, 1])
+    assert same.look_alike([0, 1]).endswith("must be compared with care")
+
+
+# --- panels
+
+
+def test_pairs_stand_above_each_other(found):
+    figure = panels.pairs(found)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == [str(n + 1) for n in range(N)]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["start", "end"]
+    shown = np.asarray(axes.images[0].get_array())
+    images = found.models[0].data.test_images
+    np.testing.assert_array_equal(shown[:28, 28:56].ravel(), images[found.first[1]])
+    np.testing.assert_array_equal(shown[28:, 28:56].ravel(), images[found.second[1]])
+
+
+def test_bars_are_the_improvements_and_bands_the_comparable_pairs(found):
+    figure = panels.improvements(found)
+    (axes,) = figure.axes
+    heights = [bar.get_height() for container in axes.containers for bar in container]
+    expected = [100 * float(v) for side in (found.comparison.a, found.comparison.b) for v in side.improvement]
+    assert heights == pytest.approx(expected, rel=1e-5)
+    bars = {id(bar) for container in axes.containers for bar in container}
+    bands = [patch.get_x() + 0.5 for patch in axes.patches if id(patch) not in bars]
+    assert bands == [n + 1 for n in range(N) if found.comparison.comparable[n]]
+    assert 0 < len(bands) < N
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("pair", "relative improvement [%]")
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[:2] == ["VAE1", "VAE2"]
+    assert labels[2].startswith("comparable: within ")
+    assert legend.get_window_extent().y0 >= axes.get_window_extent().y1, "the legend lies over data"
+
+
+def test_every_line_has_its_number_in_both_spaces(found):
+    figure = panels.latent_lines(found, resolution=12)
+    figure.draw_without_rendering()
+    left, right, bar = figure.axes
+    assert [panel.get_title() for panel in (left, right)] == ["VAE1", "VAE2"]
+    assert left.get_xlim() == right.get_xlim()
+    assert left.images[0].get_clim() == right.images[0].get_clim()
+    assert "det" in bar.get_ylabel()
+    comparable = {n for n in range(N) if found.comparison.comparable[n]}
+    for panel, curves in ((left, found.comparison.a), (right, found.comparison.b)):
+        circled = {text.get_text(): text for text in panel.texts if text.get_bbox_patch() is not None}
+        assert sorted(map(int, circled)) == [n + 1 for n in range(N)]
+        coloured = {n for n in range(N) if colors.to_hex(circled[str(n + 1)].get_color()).upper() in style.PALETTE}
+        assert coloured == comparable
+        boxes = [text.get_bbox_patch().get_window_extent() for text in circled.values()]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2)), "numbers lie on each other"
+        for n in range(N):  # and stand near their line
+            start, end = np.asarray(curves.points[n][[0, -1]])
+            on_line = start + np.linspace(0, 1, 101)[:, None] * (end - start)
+            distance = np.linalg.norm(on_line - circled[str(n + 1)].get_position(), axis=-1).min()
+            assert distance < 0.07 * np.diff(panel.get_xlim())
+
+
+def test_a_sequence_has_lines_and_curves_of_both_models_between_the_originals(found):
+    figure = panels.sequence(found, [2, 0], n_images=5)
+    assert len(figure.axes) == 6
+    for (start, strips, end), pair in zip((figure.axes[:3], figure.axes[3:]), (2, 0), strict=True):
+        images = found.models[0].data.test_images
+        np.testing.assert_array_equal(np.asarray(start.images[0].get_array()).ravel(), images[found.first[pair]])
+        np.testing.assert_array_equal(np.asarray(end.images[0].get_array()).ravel(), images[found.second[pair]])
+        shown = np.asarray(strips.images[0].get_array())
+        assert shown.shape == (4 * 28, 5 * 28)
+        for row, strip in enumerate(found.strips(pair, 5)):
+            np.testing.assert_allclose(shown[28 * row : 28 * row + 28, -28:].ravel(), strip[-1], atol=1e-6)
+        assert start.get_ylabel() == f"pair {pair + 1}"
+        assert strips.get_yticklabels()[0].get_text() == "VAE1, line"
+        assert {image.get_clim() for axes in (start, strips, end) for image in axes.images} == {(0, 1)}
