@@ -1,6 +1,7 @@
 """The checkout as the tests of files, notebooks, make and browser see it, kept apart from the user's own results."""
 
 import ast
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,8 +10,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 
 from geolib.companion.data import datasets
+from geolib.companion.models import generators
+from geolib.companion.models.generators import Generator
+from geolib.companion.models.vae import VAE, VAEConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -55,6 +60,14 @@ def bundled(temporary: pytest.TempPathFactory, classes: tuple[int, ...] | None =
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GEOLIB_DERIVED", str(temporary.getbasetemp() / "bundled"))
         return datasets.load("mnist", classes=classes, source="bundled")
+
+
+def small_generator(temporary: pytest.TempPathFactory) -> Generator:
+    """A generator over real digits; its decoder is random, for tests that do not ask what it shows."""
+    data = bundled(temporary, (2, 4, 5, 7))
+    small = dataclasses.replace(data, train_images=data.train_images[:300], train_labels=data.train_labels[:300])
+    vae = VAE(VAEConfig(widths=(24, 12)), generator=torch.Generator().manual_seed(1)).eval().requires_grad_(False)
+    return generators.generator(small, vae, n_centers=8)
 
 
 def run(

@@ -20,10 +20,7 @@ import geolib
 from geolib.companion.cache import devices, store
 from geolib.companion.figures import plots, provenance, saving, streamlines, style
 from geolib.companion.figures.linear_interpolation import (
-    condition_maps,
     monte_carlo,
-    tour,
-    training,
     variance_rbf,
 )
 from geolib.companion.models import generators
@@ -566,24 +563,6 @@ def test_classes_have_their_own_colours_and_a_legend(g):
     assert len({tuple(scatter.get_facecolor()[0]) for scatter in axes.collections}) == 4
 
 
-def test_the_tour_is_readable(g, grid, volume):
-    start, end = generators.class_pair(g, 2, 7)
-    curve = geolib.geodesic(g.metric, start, end)
-    assert_readable(tour.tour(grid, volume, g, curve, n_images=4), 1)
-
-
-def test_variance_maps_are_readable(g, grid):
-    assert_readable(variance_rbf.variance_maps(grid, g.vae.std, g), 2)
-
-
-def test_condition_maps_are_readable(g, grid):
-    M = generators.in_double(g).metric(grid.points.double())
-    v_min, v_max = geolib.extremal_directions(M)
-    figure = condition_maps.condition_maps(grid, geolib.condition_number(M), v_min, v_max, g)
-    assert_readable(figure, 2)
-    assert [panel.get_title() for panel in figure.axes[:2]] == ["minimal eigenvectors", "maximal eigenvectors"]
-
-
 def test_improvements_are_readable(g, grid, volume):
     mc = geolib.relative_improvement(g.metric, n_samples=6, seed=0)
     figure = monte_carlo.improvements(grid, volume, g, mc)
@@ -594,28 +573,3 @@ def test_improvements_are_readable(g, grid, volume):
     assert sum(bar.get_height() for bar in histogram.patches if bar.get_height() > 0) >= 6
     assert histogram.get_legend().get_texts()[0].get_text() == f"mean {100 * mc.mean:.2f} %"
     assert len(colour_bars(figure)) == 2
-
-
-def test_training_curves_are_readable():
-    entries = [{"phase": "elbo", "epoch": n, "training": 9 - n, "validation": 10 - n} for n in (1, 2, 3)]
-    entries.append({"phase": "variance", "epoch": 1, "training": -500.0, "validation": -500.0})
-    figure = training.training_curves({"VAE1": entries, "VAE2": entries})
-    assert [panel.get_title() for panel in figure.axes] == ["VAE1", "VAE2"]
-    assert figure.axes[0].get_ylabel() == "negative ELBO − const. [nats / image]"
-    for panel in figure.axes:
-        assert panel.get_xlabel() == "epoch"
-        assert [line.get_xydata().tolist() for line in panel.lines] == [
-            [[1, 8], [2, 7], [3, 6]],
-            [[1, 9], [2, 8], [3, 7]],
-        ]
-
-
-def test_decoded_images_stand_where_their_latents_are(g):
-    figure = training.latent_space(g.test_latents, g.test_labels, g.vae.mean, side=5)
-    scatter, images = figure.axes
-    assert (scatter.get_xlabel(), scatter.get_ylabel()) == ("$z_1$", "$z_2$")
-    points = plots.LatentGrid.around(g.test_latents, resolution=5, margin=0).points
-    shown = np.asarray(images.images[0].get_array())
-    top_left, bottom_right = shown[:28, :28], shown[-28:, -28:]
-    np.testing.assert_allclose(top_left.ravel(), g.vae.mean(points[-1, 0]), atol=1e-6)
-    np.testing.assert_allclose(bottom_right.ravel(), g.vae.mean(points[0, -1]), atol=1e-6)

@@ -16,6 +16,7 @@ from torch import nn
 from geolib.companion.cache import progress
 from geolib.companion.models import training, weights
 from geolib.companion.models import vae as models
+from geolib.companion.models.recipes import recipe
 from geolib.companion.models.vae import VAE, VAEConfig
 
 CONFIG = VAEConfig(widths=(24, 12))
@@ -61,7 +62,7 @@ def artefacts(folder):
 
 @pytest.mark.smoke
 def test_the_two_compared_models_stand_sixteen_to_one():
-    large, small = (models.n_parameters(VAE(config)) for config in (models.LARGE, models.SMALL))
+    large, small = (models.n_parameters(VAE(recipe(f"digits_{size}").model)) for size in ("large", "small"))
     assert large / small == pytest.approx(16, rel=0.1)
     layers = [(784, 32), (32, 16), (16, 2), (16, 2), (2, 16), (16, 32), (32, 784), (2, 16), (16, 784)]
     assert small == sum(inputs * outputs + outputs for inputs, outputs in layers)

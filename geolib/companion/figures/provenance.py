@@ -4,7 +4,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -56,9 +56,12 @@ class Run:
         """Points of a map along each axis."""
         return _RESOLUTION[self.profile]
 
-    def recipe(self, name: str, *, seed: int | None = None) -> Recipe:
-        """The recipe of that name for this run's profile; its data are noted, and named where they are a substitute."""
-        chosen = recipe(name, self.profile, seed=self.seed if seed is None else seed)
+    def recipe(self, name: str, *, seed: int | None = None, **changes: float) -> Recipe:
+        """The recipe of that name for this run's profile; its data are noted, and named where they are a substitute.
+
+        ``changes`` are settings of the recipe that a notebook studies, e.g. ``n_centers``.
+        """
+        chosen = replace(recipe(name, self.profile, seed=self.seed if seed is None else seed), **changes)
         self.recipes.setdefault(name, chosen)
         data = chosen.load()
         if data.name not in self.data:
@@ -72,9 +75,9 @@ class Run:
         """The VAE of that recipe, loaded from ``data/derived`` or trained first."""
         return self.recipe(name, seed=seed).trained(device=self.device)
 
-    def generator(self, name: str, *, seed: int | None = None) -> Generator:
-        """The VAE of that recipe with its fitted variance and its metric."""
-        return self.recipe(name, seed=seed).generator(device=self.device)
+    def generator(self, name: str, *, seed: int | None = None, **changes: float) -> Generator:
+        """The VAE of that recipe with its fitted variance and its metric; ``changes`` as for ``recipe``."""
+        return self.recipe(name, seed=seed, **changes).generator(device=self.device)
 
     @property
     def notice(self) -> str:

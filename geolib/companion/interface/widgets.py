@@ -10,16 +10,19 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from geolib import fit_rbf_precision
-from geolib.companion.figures import plots
+from geolib.companion.figures import plots, style
+from geolib.companion.figures.linear_interpolation.variance_rbf import LABEL
+from geolib.companion.models.grid import LatentGrid
 
 
 def rbf_figure(
-    latents: Tensor, variance_target: Tensor, grid: plots.LatentGrid, *, n_centers: int, curvature: float, zeta: float
+    latents: Tensor, variance_target: Tensor, grid: LatentGrid, *, n_centers: int, curvature: float, zeta: float
 ) -> Figure:
     """Fit the RBF variance and draw its map with the centres: one frame of the explorer, and its static twin."""
     rbf = fit_rbf_precision(latents, variance_target, n_centers=n_centers, curvature=curvature, zeta=zeta)
-    figure, axes = plots.new_figure(4.2, 3.4)
-    plots.variance_map(axes, grid, rbf)
+    figure, axes = plots.new_figure(style.COLUMN, 2.8)
+    picture = plots.heat_map(axes, grid, plots.log_sigma(rbf, grid.points))
+    plots.color_bar(picture, axes, LABEL)
     axes.scatter(*plots.to_numpy(rbf.centers).T, s=6, c="white", edgecolors="black", linewidths=0.4, zorder=3)
     axes.set_title(f"a = {curvature:g}, K = {n_centers}, ζ = {zeta:.2g}")
     return figure
@@ -39,7 +42,7 @@ class RBFExplorer(ipywidgets.VBox):
         self,
         latents: Tensor,
         variance_target: Tensor,
-        grid: plots.LatentGrid,
+        grid: LatentGrid,
         *,
         n_centers: int = 64,
         curvature: float = 1.25,

@@ -1,7 +1,6 @@
 """A trained VAE as the generator whose geometry is studied: its latents, its variance, its metric."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -80,20 +79,3 @@ def class_pair(g: Generator, first: int, second: int) -> tuple[Tensor, Tensor]:
             raise ValueError(f"label: got {label}, expected one of {sorted(set(g.test_labels.tolist()))}")
         chosen.append(own[(own - own.mean(0)).norm(dim=-1).argmin()])
     return chosen[0], chosen[1]
-
-
-@torch.no_grad()
-def variance_inside_and_outside(
-    g: Generator, points: Tensor, std: Callable[[Tensor], Tensor] | None = None
-) -> tuple[float, float]:
-    """The mean of sigma over the test data, and over those of ``points (..., 2)`` that are away from all data.
-
-    Away means farther from every training latent than one standard deviation of the data.
-    """
-    std = std or g.rbf
-    points = points.reshape(-1, points.shape[-1])
-    nearest = torch.cat([torch.cdist(part, g.train_latents).amin(-1) for part in points.split(1024)])
-    away = nearest > g.train_latents.std(0).max()
-    if not bool(away.any()):
-        raise ValueError("points: none of them is away from the data; widen the grid")
-    return float(std(g.test_latents).mean()), float(std(points[away]).mean())

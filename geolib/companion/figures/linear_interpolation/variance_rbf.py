@@ -1,25 +1,24 @@
 """Panels of notebook 02: variance maps."""
 
-from collections.abc import Callable, Sequence
-
-import seaborn as sns
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from geolib import Geodesic
 from geolib.companion.figures import plots, style
-from geolib.companion.models.generators import Generator
-from geolib.evaluation import ModelComparison, RelativeImprovement
+from geolib.companion.studies.linear_interpolation.variance_rbf import Variances
 
-Map = Callable[[Tensor], Tensor]
+LABEL = r"$\log\,\sum_j\,\sigma_j(z)$"
 
 
-def variance_maps(grid: plots.LatentGrid, network: Map, g: Generator) -> Figure:
-    """The decoder's own variance and the RBF variance, with the data they were fitted to."""
-    figure, axes = plots.new_figure(style.PAGE, 3.0, columns=2)
-    for panel, std, title in ((axes[0], network, "variance network"), (axes[1], g.rbf, "RBF precision")):
-        plots.variance_map(panel, grid, std)
-        plots.scatter_classes(panel, g.test_latents, g.test_labels, size=0.8, alpha=0.35, legend=panel is axes[0])
+def variance_maps(found: Variances) -> Figure:
+    """The decoder's own variance and the RBF variance on one colour scale, with the encoded test data."""
+    figure, axes = plots.new_figure(style.PAGE, 3.3, columns=2, sharex=True, sharey=True)
+    maps = [plots.log_sigma(std, found.grid.points) for std in (found.g.vae.std, found.g.rbf)]
+    limits = {"vmin": min(float(m.min()) for m in maps), "vmax": max(float(m.max()) for m in maps)}
+    for panel, values, title in zip(axes, maps, ("variance network", "RBF variance"), strict=True):
+        picture = plots.heat_map(panel, found.grid, values, **limits)
+        points = plots.to_numpy(found.g.test_latents).T
+        panel.scatter(*points, s=0.5, alpha=0.6, color="white", linewidths=0, rasterized=True)
+        plots.scatter_classes(panel, found.g.test_latents, found.g.test_labels, size=0)
         panel.set_title(title)
+    axes[1].set_ylabel("")
+    plots.color_bar(picture, list(axes), LABEL)
     return figure
