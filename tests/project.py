@@ -40,7 +40,6 @@ TINY = {
     "time_budget": 0.5,
     "n_moons": 60,
     "moons_epochs": 4,
-    "conv_epochs": 1,
     "n_starts": 2,
     "n_ends": 3,
     "grid": 32,

@@ -10,10 +10,12 @@ from torch import nn
 
 from geolib import METHODS, PullbackMetric, geodesic
 from geolib.companion.cache import measurements
-from geolib.companion.figures.shortest_curves import solvers as contest_panels
-from geolib.companion.studies.shortest_curves import problems as contest_problems
-from geolib.companion.studies.shortest_curves import solvers as contest
-from geolib.companion.studies.shortest_curves.solvers import Counted, OutOfTime, Row
+from geolib.companion.data.datasets import ImageData
+from geolib.companion.figures.shortest_curves import solvers as panels
+from geolib.companion.models import convolutional, recipes
+from geolib.companion.studies.shortest_curves import problems
+from geolib.companion.studies.shortest_curves import solvers as study
+from geolib.companion.studies.shortest_curves.solvers import Contest, Counted, OutOfTime, Row
 from geolib.paths.equation import acceleration
 
 pytestmark = pytest.mark.smoke
@@ -23,8 +25,8 @@ DTYPE = torch.float64
 
 @pytest.fixture(scope="module")
 def rows():
-    problem = contest_problems.sphere(3, seed=0)
-    return contest.compete(problem, budget=20.0)
+    problem = problems.sphere(3, seed=0)
+    return study.compete(problem, budget=20.0)
 
 
 # Counting
@@ -71,63 +73,116 @@ def test_a_decoder_stops_when_its_time_is_up(generator):
 
 
 def test_every_method_runs_every_setting_on_the_sphere(rows):
-    assert [(row.method, row.setting) for row in rows] == [
-        (m, k) for m in METHODS for k in range(len(contest.SWEEPS[m]))
-    ]
+    assert [(row.method, row.setting) for row in rows] == [(m, k) for m in METHODS for k in range(len(study.SWEEPS[m]))]
     assert all(row.in_time and row.seconds > 0 and row.evaluations > 0 for row in rows)
-    assert set(contest.SWEEPS) == set(contest.STANDARD) == set(METHODS)
+    assert set(study.SWEEPS) == set(study.STANDARD) == set(METHODS)
 
 
 def test_errors_are_against_the_shortest(rows):
-    best = contest.shortest(rows)
-    problem = contest_problems.sphere(3, seed=0)
+    found = Contest(rows, {"sphere": 3}, 20.0)
+    best = found.shortest("sphere")
+    problem = problems.sphere(3, seed=0)
     ends = problem.exact.immersion(torch.stack([problem.start, problem.end], dim=1))
     exact = 2 * torch.asin(ends.diff(dim=1).norm(dim=-1)[:, 0] / 2)
     torch.testing.assert_close(best, exact, rtol=1e-5, atol=0)
     for method in ("newton", "spline", "georce", "bvp", "fixed_point"):
-        found = contest.success(rows, "sphere", method)
-        assert (found.solved, found.claimed, found.claimed_and_longer) == (1, 1, 0)
+        success = found.success("sphere", method)
+        assert (success.solved, success.converged, success.converged_and_longer) == (3, 3, 0)
     accurate = [row for row in rows if row.method == "newton"][-1]
-    assert (torch.tensor(accurate.lengths, dtype=DTYPE) / best - 1).max() < 1e-6
+    assert found.excess(accurate).max() < 1e-6
 
 
 def test_what_is_out_of_time_has_no_result_and_is_not_tried_finer():
-    problem = contest_problems.sphere(3, seed=0)
-    slow = contest.compete(problem, budget=1e-4)
+    problem = problems.sphere(3, seed=0)
+    slow = study.compete(problem, budget=1e-4)
     assert [row.method for row in slow] == list(METHODS)
     assert not any(row.in_time for row in slow)
     # the decoder is as it was
     geodesic(problem.metric, problem.start, problem.end)
 
 
+def two_rows():
+    row = Row("p", "newton", study.STANDARD["newton"], 2.0, 10, [1.0, 2.0, 3.1, 4.0], [True, False, True, True])
+    return row, Row("p", "spline", study.STANDARD["spline"], 1.0, 10, [1.0005, 2.0, 3.0, 4.5], [True] * 4)
+
+
 def test_successes_by_hand():
-    row = Row("p", "newton", contest.STANDARD["newton"], 2.0, 10, [1.0, 2.0, 3.1, 4.0], [True, False, True, True])
-    other = Row("p", "spline", contest.STANDARD["spline"], 1.0, 10, [1.0005, 2.0, 3.0, 4.5], [True] * 4)
-    found = contest.success([row, other], "p", "newton")
-    assert (found.solved, found.claimed, found.claimed_and_longer, found.seconds) == (0.75, 0.75, 0.25, 0.5)
-    assert contest.success([row, other], "p", "spline").solved == 0.75
-    assert contest.success([row, replace(other, lengths=[])], "p", "spline") is None
-    assert contest.success([row], "p", "bvp") is None
-    values = {n["quantity"]: n["value"] for n in contest.numbers([row, other])}
-    assert values["p: pairs solved by newton"] == 75
-    assert values["p: pairs solved by bvp"] == "out of time"
+    row, other = two_rows()
+    found = Contest([row, other], {"p": 4}, 2.0)
+    success = found.success("p", "newton")
+    counts = (success.solved, success.converged, success.converged_and_longer, success.seconds)
+    assert counts == (3, 3, 1, 0.5)
+    assert found.success("p", "spline").solved == 3
+    assert Contest([row, replace(other, lengths=[])], {"p": 4}, 2.0).success("p", "spline") is None
+    assert Contest([row], {"p": 4}, 2.0).success("p", "bvp") is None
+    values = {n["quantity"]: (n["value"], n["unit"]) for n in found.numbers}
+    assert values["p: pairs solved by newton"] == (3, "of 4")
+    assert values["p: pairs solved by bvp"] == ("out of time", "")
+    assert "| `newton` | 3 | 1 | p | – |" in found.table
+    assert "| `bvp` | 0 | 0 | – | p |" in found.table
+    assert "Of 4 pairs, `newton` and `spline` solve the most: 3." in found.seen_in_success
+    assert "2 curves were reported as converged without being within a thousandth" in found.seen_in_success
+    assert "7 of 9 runs exceeded the budget of 2 s." in found.seen_in_success
+
+
+def test_who_is_first_by_hand():
+    row, other = two_rows()
+    exact = replace(row, lengths=[1.0, 2.0, 3.0, 4.0])
+    quick = replace(other, lengths=exact.lengths, evaluations=30)
+    found = Contest([exact, quick, replace(exact, problem="q")], {"p": 4, "q": 4}, 2.0)
+    assert (found.first("p", "seconds"), found.first("p", "evaluations")) == ("spline", "newton")
+    assert (
+        "Fastest to a median excess of 0.0001: `spline` on *p*; `newton` on *q*. "
+        "Fewest decoder evaluations: `newton` on *p* and *q*." in found.seen_in_precision
+    )
+    assert set(found.coarse) == set(METHODS) - {"newton", "spline"}
+    late = Contest([replace(exact, lengths=[], converged=[])], {"p": 4}, 2.0)
+    assert late.first("p", "seconds") is None
+    assert "no method gets there on *p*. Fewest decoder evaluations: the same." in late.seen_in_precision
+
+
+def test_the_verdict_on_boundary_value_problems_by_hand():
+    rows = [
+        Row(p, method, study.STANDARD[method], 1.0, 10, [1.0], [True])
+        for p in ("p", "q")
+        for method in ("newton", "spline", "bvp")
+    ]
+    slow = [replace(row, seconds=10.0) if row.method == "bvp" else row for row in rows]
+    none = [row for row in rows if row.method != "bvp"]
+    for of, verdict in ((rows, "contradicted"), (slow, "supported"), (none, "supported")):
+        (claim,) = Contest(of, {"p": 1, "q": 1}, 12.0).claims
+        assert claim["verdict"] == verdict
+    (claim,) = Contest([*slow[:3], *rows[3:]], {"p": 1, "q": 1}, 12.0).claims
+    assert (claim["ours"], claim["verdict"]) == ("1 of 2 problems", "contradicted")
+
+
+def test_a_contest_is_measured_once_per_setting(monkeypatch, tmp_path):
+    monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
+    monkeypatch.setattr(
+        study, "compete", lambda problem, budget: [Row(problem.name, "newton", 2, 1.0, 1, [1.0], [True])]
+    )
+    problem = problems.sphere(1, seed=0)
+    for settings in ({"seed": 0}, {"seed": 0}, {"seed": 1}):
+        found = study.measure([problem], budget=1.0, settings=settings)
+        assert found.problems == ["sphere"]
+        assert found.success("sphere", "newton").solved == 1
+    assert len(list(tmp_path.glob("contest-*.json"))) == 2
 
 
 def test_rows_go_through_json(rows):
-    assert contest.from_json(json.loads(json.dumps(contest.as_json(rows)))) == rows
+    assert study.from_json(json.loads(json.dumps(study.as_json(rows)))) == rows
 
 
 # Problems
 
 
 def test_convolutional_problem(monkeypatch, tmp_path, generator):
-    from geolib.companion.data.datasets import ImageData
-
     monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
     train, test = torch.rand(64, 784, generator=generator), torch.rand(10, 784, generator=generator)
     labels = torch.zeros(64, dtype=torch.long)
     data = ImageData("noise", train, labels, test, labels[:10], (0,), "local", True, {"noise": "1"}, "")
-    problem = contest_problems.convolutional(data, 2, epochs=1, seed=0, device=torch.device("cpu"))
+    training = convolutional.ConvolutionalTraining(epochs=1)
+    problem = problems.convolutional(convolutional.trained_decoder(data, training), 2, seed=0)
     assert problem.start.shape == problem.end.shape == (2, 16)
     torch.testing.assert_close(problem.latents.std(0), torch.ones(16), rtol=2e-2, atol=0)
     assert problem.metric(problem.start).shape == (2, 16, 16)
@@ -136,9 +191,15 @@ def test_convolutional_problem(monkeypatch, tmp_path, generator):
     )
     (weights,) = tmp_path.glob("conv-decoder-*.safetensors")
     stamp = weights.stat().st_mtime_ns
-    again = contest_problems.convolutional(data, 2, epochs=1, seed=0, device=torch.device("cpu"))
+    again = convolutional.trained_decoder(data, training)
     assert weights.stat().st_mtime_ns == stamp
-    assert torch.equal(again.start, problem.start)
+    assert torch.equal(problems.convolutional(again, 2, seed=0).start, problem.start)
+
+
+def test_the_recipe_of_the_convolutional_decoder_by_profile():
+    quick, paper, full = (recipes.recipe("convolutional", profile, seed=3) for profile in ("quick", "paper", "full"))
+    assert [r.training.epochs for r in (quick, paper, full)] == [1, 5, 5]
+    assert paper.as_dict()["training"]["seed"] == 3
 
 
 # Keeping what was measured
@@ -175,17 +236,29 @@ def test_the_codes_fingerprint_is_of_every_file():
 
 def test_panels_draw_what_there_is(style, rows):
     cut = [row if row.method != "bvp" else replace(row, lengths=[], converged=[]) for row in rows]
-    figure = contest_panels.work_precision(cut)
+    found = Contest(cut, {"sphere": 3}, 20.0)
+    figure = panels.work_precision(found)
+    figure.draw_without_rendering()
     assert len(figure.axes) == 2
     drawn = {line.get_label(): line.get_xdata() for line in figure.axes[0].lines}
     assert set(drawn) == set(METHODS)
     assert len(drawn["bvp"]) == 0
     assert len(drawn["newton"]) == 5
-    table = contest_panels.successes(cut)
+    looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in figure.axes[0].lines}
+    assert len(looks) == len(METHODS)
+    table = panels.successes(found)
     words = [text.get_text() for text in table.axes[0].texts]
     assert len(words) == len(METHODS)
     assert words.count("out of time") == 1
-    assert any(word.startswith("100 %  (100 %)") for word in words)
+    assert any(word.startswith("3 of 3 (3)\n") for word in words)
+
+
+def test_panels_draw_a_problem_that_nothing_ended_in_time(style):
+    late = Contest([Row("p", "newton", 0, 2.0, 10, [], [])], {"p": 3}, 1.0)
+    figure = panels.work_precision(late)
+    figure.draw_without_rendering()
+    assert [text.get_text() for axes in figure.axes for text in axes.texts] == ["all out of time"] * 2
+    assert {text.get_text() for text in panels.successes(late).axes[0].texts} == {"out of time"}
 
 
 def test_counted_needs_no_sequential(generator):

@@ -16,7 +16,8 @@ from geolib.companion.cache.profiles import check_profile
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.figures.style import set_style
 from geolib.companion.models.generators import Generator
-from geolib.companion.models.recipes import Recipe, recipe
+from geolib.companion.models.convolutional import TrainedDecoder
+from geolib.companion.models.recipes import ConvolutionalRecipe, Recipe, recipe
 from geolib.companion.models.training import TrainedVAE
 
 _PACKAGES = (
@@ -48,7 +49,7 @@ class Run:
     """the names of the tagged cell and the values they had"""
     data: dict[str, ImageData] = field(default_factory=dict)
     """data sets in use, by name"""
-    recipes: dict[str, Recipe] = field(default_factory=dict)
+    recipes: dict[str, Recipe | ConvolutionalRecipe] = field(default_factory=dict)
     """recipes in use, by name"""
 
     @property
@@ -56,7 +57,7 @@ class Run:
         """Points of a map along each axis."""
         return _RESOLUTION[self.profile]
 
-    def recipe(self, name: str, *, seed: int | None = None, **changes: float) -> Recipe:
+    def recipe(self, name: str, *, seed: int | None = None, **changes: float) -> Recipe | ConvolutionalRecipe:
         """The recipe of that name for this run's profile; its data are noted, and named where they are a substitute.
 
         ``changes`` are settings of the recipe that a notebook studies, e.g. ``n_centers``.
@@ -71,13 +72,22 @@ class Run:
                 print(f"Data: {data.notice}.")
         return chosen
 
-    def trained(self, name: str, *, seed: int | None = None) -> TrainedVAE:
-        """The VAE of that recipe, loaded from ``data/derived`` or trained first."""
+    def trained(self, name: str, *, seed: int | None = None) -> TrainedVAE | TrainedDecoder:
+        """The model of that recipe, loaded from ``data/derived`` or trained first."""
         return self.recipe(name, seed=seed).trained(device=self.device)
 
     def generator(self, name: str, *, seed: int | None = None, **changes: float) -> Generator:
         """The VAE of that recipe with its fitted variance and its metric; ``changes`` as for ``recipe``."""
         return self.recipe(name, seed=seed, **changes).generator(device=self.device)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Parameters, recipes and data in use, as JSON values: what a measurement that is kept depends on."""
+        return {
+            "parameters": self.parameters,
+            "recipes": {name: chosen.as_dict() for name, chosen in self.recipes.items()},
+            "data": {name: data.fingerprint for name, data in self.data.items()},
+        }
 
     @property
     def notice(self) -> str:
@@ -128,9 +138,7 @@ class Run:
         }
 
 
-def begin(
-    notebook: str, *, profile: str = "paper", seed: int = 0, device: str = "auto", **parameters: object
-) -> Run:
+def begin(notebook: str, *, profile: str = "paper", seed: int = 0, device: str = "auto", **parameters: object) -> Run:
     """Begin a notebook: set the style, choose the device, and say what runs.
 
     Args:

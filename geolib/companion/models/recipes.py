@@ -10,12 +10,17 @@ from geolib.companion.cache.profiles import check_profile
 from geolib.companion.data import datasets, moons
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import generators
+from geolib.companion.models.convolutional import ConvolutionalTraining, TrainedDecoder, trained_decoder
 from geolib.companion.models.generators import Generator
 from geolib.companion.models.training import TrainedVAE, TrainingConfig, trained_vae
 from geolib.companion.models.vae import VAEConfig
 
 DIGITS = (2, 4, 5, 7)
 """the classes of Michelis & Becker 2021"""
+
+
+def _load_digits() -> ImageData:
+    return datasets.load("mnist", classes=DIGITS)
 
 
 @dataclass(frozen=True)
@@ -56,11 +61,28 @@ class Recipe:
         }
 
 
+@dataclass(frozen=True)
+class ConvolutionalRecipe:
+    """How a convolutional decoder is made from its data, for one profile and one seed. It has no variance."""
+
+    name: str
+    load: Callable[[], ImageData]
+    training: ConvolutionalTraining
+
+    def trained(self, *, device: torch.device | str = "cpu") -> TrainedDecoder:
+        """The decoder, loaded from ``data/derived`` or trained first."""
+        return trained_decoder(self.load(), self.training, device=device)
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, for a figure's sidecar."""
+        return {"training": asdict(self.training)}
+
+
 def _digits(name: str, label: str, widths: tuple[int, ...]) -> Callable[[str, int], Recipe]:
     def recipe(profile: str, seed: int) -> Recipe:
         epochs, variance_epochs = (10, 3) if profile == "quick" else (100, 10)
         training = TrainingConfig(epochs=epochs, variance_epochs=variance_epochs, seed=seed)
-        return Recipe(name, label, lambda: datasets.load("mnist", classes=DIGITS), VAEConfig(widths=widths), training)
+        return Recipe(name, label, _load_digits, VAEConfig(widths=widths), training)
 
     return recipe
 
@@ -74,17 +96,24 @@ def _moons(profile: str, seed: int) -> Recipe:
     return Recipe("moons", "VAE of the moons", lambda: moons.load(n, seed=seed), model, training)
 
 
+def _convolutional(profile: str, seed: int) -> ConvolutionalRecipe:
+    training = ConvolutionalTraining(epochs=1 if profile == "quick" else 5, seed=seed)
+    return ConvolutionalRecipe("convolutional", _load_digits, training)
+
+
 _RECIPES = {
     # Michelis & Becker's experiments: one model to look at, and two whose parameter counts stand 16 to 1
     "digits": _digits("digits", "VAE", (256, 64)),
     "digits_large": _digits("digits_large", "VAE1", (404, 256)),
     "digits_small": _digits("digits_small", "VAE2", (32, 16)),
     "moons": _moons,
+    # sixteen latent dimensions, for solvers
+    "convolutional": _convolutional,
 }
 NAMES = tuple(_RECIPES)
 
 
-def recipe(name: str, profile: str = "paper", *, seed: int = 0) -> Recipe:
+def recipe(name: str, profile: str = "paper", *, seed: int = 0) -> Recipe | ConvolutionalRecipe:
     """The recipe of that name.
 
     Args:

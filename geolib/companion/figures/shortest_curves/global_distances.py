@@ -1,131 +1,145 @@
-"""The figures of global distances: a field of them with a local minimum in it, and how many minima are not global."""
+"""Panels of notebook 08: global distances with a local minimum among them, and how many minima are not global."""
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from geolib.companion.figures import style
-from geolib.companion.figures import plots
-from geolib.companion.studies import summaries
-from geolib.companion.studies.shortest_curves.global_distances import LONGER, GlobalityStudy
+from geolib.companion.figures import plots, style
+from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies.shortest_curves.global_distances import LONGER, LocalMinima
 
-_LOOKS = (("white", "--"), ("#ffb000", "-"), ("#ff4fd8", "-"))  # told apart on dark maps, and by the colour-blind
+_LINE, _LOCAL, _GLOBAL = "#000000", style.PALETTE[4], style.PALETTE[0]
 _LEVELS = 24
-_LEAST, _MOST = 0.01, 30  # per cent; below the curves' tolerance there is no excess to speak of
+_LEAST, _MOST = 0.01, 30  # per cent; a smaller excess is within the curves' tolerance
 _LARGEST = 24
+_MARGIN = 0.04
 
 
 def distance_field(
-    field: tuple[Tensor, Tensor, Tensor],
-    plane: plots.LatentGrid,
-    volume: Tensor,
-    latents: Tensor,
-    labels: Tensor,
-    study: GlobalityStudy,
-    pair: int,
-    *,
-    init: str = "line",
+    found: LocalMinima, pair: int, latents: Tensor, labels: Tensor, *, resolution: int, init: str = "line"
 ) -> Figure:
-    """B-2: the distances from a pair's start, as ``geolib.distance_field`` gives them, with the pair's straight line,
-    local minimum and global path; the same curves on the logarithmic volume element ``(ny, nx)`` of a smaller plane."""
-    figure, axes = plots.new_figure(style.PAGE, 3.45, columns=2)
-    _field(axes[0], field, latents)
-    plots.scatter_classes(axes[0], latents, labels, size=0.8, alpha=0.3)
-    plots.heat_map(axes[1], plane, volume, r"$\log\sqrt{\det M_z}$", cmap="viridis")
-    plots.scatter_classes(axes[1], latents, labels, size=1.5, alpha=0.25, legend=False)
-    axes[1].set_title("close-up on the volume element")
-
-    curves = _curves(study, pair, init)
+    """B-2: distances from a pair's start, with the pair's straight line, local minimum and global path; the same curves
+    on the magnification factor around them."""
+    figure, axes = plots.new_figure(style.PAGE, 3.4, columns=2)
+    _field(axes[0], found, pair, latents)
+    plots.scatter_classes(axes[0], latents, labels, size=0)
+    grid, volume = found.volume(pair, init, resolution=resolution)
+    inside = _within(latents, grid)
+    # the colour range follows the data in the close-up; without any, all of it
+    at_data = plots.limits_at(volume.reshape(-1) if len(inside) == 0 else _nearest(grid, volume, inside))
+    picture = plots.heat_map(axes[1], grid, volume, cmap=style.GROUND, **at_data)
+    plots.color_bar(picture, axes[1], r"$\log\sqrt{\det M_z}$")
+    axes[0].set_title("global distance from the circle")
+    axes[1].set_title("the same curves, magnified")
+    curves = _curves(found, pair, init)
     for panel in axes:
-        for points, _, (color, dash) in curves:
-            line = plots.to_numpy(points).T
-            if dash == "-":  # a dark edge: the curves cross bright and dark ground
-                panel.plot(*line, color="black", alpha=0.5, linewidth=2.8, zorder=4)
-            panel.plot(*line, color=color, linestyle=dash, linewidth=1.6, zorder=4)
-        for end, marker in ((study.start[pair], "o"), (study.end[pair], "s")):
-            panel.plot(*plots.to_numpy(end), marker, color="white", markeredgecolor="black", markersize=5, zorder=6)
-    handles = [
-        Line2D([], [], label=label, color=color, linestyle=dash, linewidth=1.8) for _, label, (color, dash) in curves
-    ]
-    options = {"facecolor": "0.3", "edgecolor": "none", "framealpha": 1, "labelcolor": "white", "handlelength": 2.6}
-    figure.legend(handles=handles, loc="outside upper center", ncols=3, **options)
+        for points, _, look in curves:
+            panel.plot(*plots.to_numpy(points).T, zorder=4, **look)
+        for end, marker in ((found.start[pair], "o"), (found.end[pair], "s")):
+            panel.plot(*plots.to_numpy(end), marker, color="white", markeredgecolor="black", markersize=5, zorder=7)
+    handles = [Line2D([], [], label=label, **look) for _, label, look in curves]
+    figure.legend(handles=handles, loc="outside upper center", ncols=3, handlelength=2.6)
     return figure
 
 
-def _field(axes: Axes, field: tuple[Tensor, Tensor, Tensor], latents: Tensor) -> None:
-    x, y, distance = field
-    # off the data distances grow a hundredfold, and would leave no contour for it
-    cell = torch.stack([x[1] - x[0], y[1] - y[0]])
-    column, row = ((latents - torch.stack([x[0], y[0]])) / cell).round().long().unbind(-1)
-    farthest = float(distance[row.clamp(0, len(y) - 1), column.clamp(0, len(x) - 1)].quantile(0.999))
-    picture = plots.heat_map(axes, plots.LatentGrid(x, y), distance, "", cmap="mako", colorbar=False, vmax=farthest)
-    label = "distance from the circle"
-    axes.figure.colorbar(picture, ax=axes, label=label, fraction=0.046, pad=0.03, extend="max")
-    levels = np.linspace(0, farthest, _LEVELS + 1)[1:]
-    axes.contour(*map(plots.to_numpy, field), levels=levels, colors="white", linewidths=0.5, alpha=0.7)
-    axes.set_title("global distance from one point")
+def _field(axes: Axes, found: LocalMinima, pair: int, latents: Tensor) -> None:
+    grid, distance = found.field(pair)
+    # off the data distances grow a hundredfold: contours end at the farthest image
+    farthest = float(_nearest(grid, distance, latents).quantile(0.999))
+    levels = MaxNLocator(_LEVELS).tick_values(0, farthest)
+    colors = {"cmap": style.FIELD, "norm": Normalize(0, farthest)}
+    shown = map(plots.to_numpy, (grid.x, grid.y, distance))
+    axes.contour(*shown, levels=levels[(levels > 0) & (levels <= farthest)], linewidths=0.7, zorder=1, **colors)
+    axes.figure.colorbar(ScalarMappable(**colors), ax=axes, label="distance", fraction=0.046, pad=0.03)
+    plots.latent_axes(axes)
+    # only as much of the box as the contours need
+    near = plots.to_numpy(distance <= farthest)
+    for set_limits, values, used in ((axes.set_xlim, grid.x, near.any(0)), (axes.set_ylim, grid.y, near.any(1))):
+        shown = plots.to_numpy(values)[used]
+        margin = _MARGIN * (shown[-1] - shown[0])
+        set_limits(shown[0] - margin, shown[-1] + margin)
 
 
-def _curves(study: GlobalityStudy, pair: int, init: str) -> list[tuple[Tensor, str, tuple[str, str]]]:
-    """What is drawn of a pair: points, how long, and how it looks."""
-    local, best = study.local[init], study.polished
-    line = torch.stack([study.start[pair], study.end[pair]])
-    lengths = [float(length[pair]) for length in (study.line_length, local.length, best.length)]
-    excess = 100 * float(study.excess(init)[pair])
+def _within(latents: Tensor, grid: LatentGrid) -> Tensor:
+    x, y = latents.unbind(-1)
+    return latents[(x >= grid.x[0]) & (x <= grid.x[-1]) & (y >= grid.y[0]) & (y <= grid.y[-1])]
+
+
+def _nearest(grid: LatentGrid, values: Tensor, points: Tensor) -> Tensor:
+    """``values (ny, nx)`` at the nodes nearest to ``points (n, 2)``."""
+    low = torch.stack([grid.x[0], grid.y[0]])
+    cell = torch.stack([grid.x[1], grid.y[1]]) - low
+    column, row = ((points - low) / cell).round().long().unbind(-1)
+    return values[row.clamp(0, len(grid.y) - 1), column.clamp(0, len(grid.x) - 1)]
+
+
+def _curves(found: LocalMinima, pair: int, init: str) -> list[tuple[Tensor, str, dict]]:
+    """Points, label and look of the curves of a pair."""
+    local, best = found.local[init], found.polished
+    line = torch.stack([found.start[pair], found.end[pair]])
+    lengths = [float(length[pair]) for length in (found.line_length, local.length, best.length)]
+    excess = 100 * float(found.excess(init)[pair])
     names = ("straight line", f"local minimum from the {init}", "global path")
     labels = [f"{name}: {length:.1f}" for name, length in zip(names, lengths, strict=True)]
-    labels[1] += f" (+{excess:.1f} %)"
-    return list(zip((line, local.points[pair], best.points[pair]), labels, _LOOKS, strict=True))
+    labels[1] += f" (+{excess:.1f} %)" if np.isfinite(excess) else " (not converged)"
+    looks = [
+        {"color": _LINE, "linestyle": "--", "linewidth": 1.0},
+        {"color": _LOCAL, "linewidth": 1.8},
+        {"color": _GLOBAL, "linewidth": 1.8},
+    ]
+    return list(zip((line, local.points[pair], best.points[pair]), labels, looks, strict=True))
 
 
-def local_minima(study: GlobalityStudy, *, by: float = LONGER) -> Figure:
-    """B-2: the share of pairs whose local minimum is longer than the global distance by more than any given excess, and
-    the largest excesses one by one."""
+def local_minima(found: LocalMinima, *, by: float = LONGER) -> Figure:
+    """B-2: how many pairs have a local minimum that is longer than the global distance by more than any given excess,
+    and the largest excesses one by one."""
     figure, axes = plots.new_figure(style.PAGE, 3.1, columns=2, gridspec_kw={"width_ratios": [1, 1.1]})
-    _shares(axes[0], study, by)
-    _largest(axes[1], study, by)
+    _counts(axes[0], found, by)
+    _largest(axes[1], found, by)
     return figure
 
 
 def _percent(values: Tensor) -> np.ndarray:
-    """NaN, which is no local minimum, stays NaN."""
+    """NaN, which stands for a curve that is no local minimum, stays NaN."""
     return 100 * plots.to_numpy(values.double())
 
 
-def _shares(axes: Axes, study: GlobalityStudy, by: float) -> None:
-    axes.set(xscale="log", yscale="log", xlim=(_LEAST, _MOST), ylim=(50 / len(study.start), 130))
-    for k, init in enumerate(study.local):
-        for excess, sure in ((_percent(study.excess(init)), True), (_percent(study.possible_excess(init)), False)):
+def _counts(axes: Axes, found: LocalMinima, by: float) -> None:
+    n = len(found.start)
+    axes.set(xscale="log", yscale="log", xlim=(_LEAST, _MOST), ylim=(0.7, 1.4 * n))
+    for k, init in enumerate(found.local):
+        for excess, sure in ((_percent(found.excess(init)), True), (_percent(found.possible_excess(init)), False)):
             x = np.unique(np.concatenate([[_LEAST], excess[(excess > _LEAST) & (excess < _MOST)], [_MOST]]))
-            share = 100 * (excess > x[:, None]).mean(axis=1)
-            label = f"{init}: {100 * summaries.share(study.longer(init, by)):.1f} %"
-            # wider where it comes first: equal lines are seen all the same
+            count = (excess > x[:, None]).sum(axis=1)
+            label = f"{init}: {int(found.longer(init, by).sum())}"
+            # the first line is the widest, so that equal lines can all be seen
             stroke = {"linewidth": 2.6 - 0.8 * k, "label": label} if sure else {"linewidth": 0.9, "linestyle": ":"}
-            axes.step(x, share, where="post", color=f"C{k}", zorder=3, **stroke)
+            axes.step(x, count, where="post", color=style.PALETTE[k], zorder=3, **stroke)
     axes.axvline(100 * by, color="0.4", linewidth=0.8, linestyle="--", zorder=1)
-    axes.set(xlabel="excess over the global distance [%]", ylabel="pairs with a larger excess [%]")
+    axes.set(xlabel="excess over the global distance [%]", ylabel="number of pairs with a larger excess")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
     handles, _ = axes.get_legend_handles_labels()
     handles.append(Line2D([], [], color="0.4", linewidth=0.9, linestyle=":", label="at most"))
-    _legend_above(axes, handles, f"share beyond {100 * by:g} %, by first guess")
+    _legend_above(axes, handles, f"pairs beyond {100 * by:g} %, of {n}, by initial curve")
 
 
 def _legend_above(axes: Axes, handles: list[Line2D], title: str) -> None:
-    """Where it covers nothing, whatever the data."""
+    """A legend outside the axes, so that it covers nothing whatever the data."""
     place = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": 4}
-    axes.legend(
-        handles=handles, title=title, frameon=False, columnspacing=0.9, handletextpad=0.5, handlelength=1.5, **place
-    )
+    axes.legend(handles=handles, title=title, columnspacing=0.9, handletextpad=0.5, handlelength=1.5, **place)
 
 
-def _largest(axes: Axes, study: GlobalityStudy, by: float) -> None:
-    begun = [init for init in study.local if init != "best"]  # which is the lower of the two
-    sure = np.stack([_percent(study.excess(init)) for init in begun])
-    most = np.stack([_percent(study.possible_excess(init)) for init in begun])
+def _largest(axes: Axes, found: LocalMinima, by: float) -> None:
+    begun = [init for init in found.local if init != "best"]  # which is the lower of the two
+    sure = np.stack([_percent(found.excess(init)) for init in begun])
+    most = np.stack([_percent(found.possible_excess(init)) for init in begun])
     order = np.argsort(-np.nan_to_num(sure, nan=-1).max(axis=0), kind="stable")[:_LARGEST]
     place = np.arange(1, len(order) + 1)
     top = 1.15 * max(float(np.nan_to_num(sure[:, order]).max(initial=0)), 200 * by)
@@ -133,8 +147,9 @@ def _largest(axes: Axes, study: GlobalityStudy, by: float) -> None:
     for k, init in enumerate(begun):
         x, low, high = place + 0.3 * (k - 0.5), sure[k, order], most[k, order]
         bounded = np.isfinite(high)
-        axes.vlines(x[bounded], low[bounded], np.minimum(high[bounded], 2 * top), color=f"C{k}", linewidth=1.0)
-        stroke = {"marker": "os"[k], "color": f"C{k}", "markersize": 4, "linestyle": "none"}
+        color = style.PALETTE[k]
+        axes.vlines(x[bounded], low[bounded], np.minimum(high[bounded], 2 * top), color=color, linewidth=1.0)
+        stroke = {"marker": style.MARKERS[k], "color": color, "markersize": 4, "linestyle": "none"}
         handles += axes.plot(x[bounded], low[bounded], **stroke, label=init)
         axes.plot(x[~bounded], low[~bounded], **stroke, markerfacecolor="white")
     stroke = {"marker": "o", "color": "0.4", "markersize": 4, "linestyle": "none", "markerfacecolor": "white"}

@@ -1,12 +1,17 @@
-"""How often a local minimum is not the global one: geodesics from several starts beside distances over a grid."""
+"""Notebook 08: how often a local minimum is not the global one, by geodesics from several initial curves and a grid."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from geolib import checks, geodesic, global_distances
+from geolib import checks, distance_field, geodesic, global_distances, magnification_factor
 from geolib.companion.cache import progress
+from geolib.companion.models.generators import Generator
+from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies import summaries
+from geolib.companion.studies.evidence import Claim, number
 from geolib.curves import Metric
 from geolib.paths.result import Geodesic
 from geolib.plane.distances import GlobalDistances
@@ -15,6 +20,15 @@ LONGER = 0.01
 STARTS = ("line", "graph", "best")
 _SEGMENTS = 32
 _DRAWN = 128
+_APART = 0.1  # of the distance between the ends; curves farther apart than that take different ways
+
+NOT_GLOBAL = Claim(
+    "B-2",
+    "the curves that are found need not be the shortest of all (Michelis & Becker 2021)",
+    f"from straight lines, at least 1 % of the pairs end surely more than {100 * LONGER:g} % longer than the global "
+    "distance; no verdict where undecided pairs could make up what is missing",
+    lambda longer: longer >= 1,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,7 @@ class Curves:
     length: Tensor
     """``(P,)``"""
     converged: Tensor
-    """``(P,)``; of those alone it is said that they are local minima"""
+    """``(P,)``; only these are called local minima"""
 
     @classmethod
     def of(cls, found: Geodesic) -> "Curves":
@@ -35,7 +49,7 @@ class Curves:
         return cls(found.curve(t), found.length, found.converged)
 
     def or_shorter(self, other: "Curves") -> "Curves":
-        """Of every pair the shorter of two curves."""
+        """The shorter of two curves, pair by pair."""
         other_is = other.length < self.length
         return Curves(
             torch.where(other_is[:, None, None], other.points, self.points),
@@ -45,13 +59,20 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class GlobalityStudy:
+class LocalMinima:
     """Local minima and global distances of the same P pairs. ``init`` is one of ``STARTS``.
 
-    That a curve is too long needs a shorter one at hand; that it is not takes a bound from below. So a curve is surely
-    longer than the global distance, or surely about as long, or the bound is too loose to say.
+    To show that a curve is too long takes a shorter one; to show that it is not takes a lower bound. So a curve is
+    surely longer than the global distance, or surely about as long, or the bound is too loose to decide.
     """
 
+    metric: Metric
+    lower: Tensor
+    """``(2,)``, corner of the box that the grid covers"""
+    upper: Tensor
+    """``(2,)``"""
+    resolution: int
+    """cells along each side of the box"""
     start: Tensor
     """``(P, 2)``"""
     end: Tensor
@@ -59,9 +80,9 @@ class GlobalityStudy:
     distances: GlobalDistances
     """over the grid, batch shape ``(P,)``"""
     polished: Curves
-    """geodesics that begin as the grid's shortest paths"""
+    """geodesics whose initial curves are the grid's shortest paths"""
     local: dict[str, Curves]
-    """geodesics by where they begin"""
+    """geodesics by their initial curves"""
     line_length: Tensor
     """``(P,)``, of the straight lines"""
 
@@ -91,12 +112,12 @@ class GlobalityStudy:
         return torch.where(distance > 0, error / distance, 0.0)
 
     def excess(self, init: str) -> Tensor:
-        """``(P,)``, by how much a local minimum is longer than the global distance at the least: 0.01 is 1 %. NaN where
-        the curve is no local minimum, as it did not converge."""
+        """``(P,)``, the least by which a local minimum is longer than the global distance: 0.01 is 1 %. NaN where the
+        curve did not converge, and so is no local minimum."""
         return self._excess(init, self.shortest)
 
     def possible_excess(self, init: str) -> Tensor:
-        """``(P,)``, and by how much at the most; infinite where the grid's error is no bound."""
+        """``(P,)``, the most by which it may be longer; infinite where the grid's error is no bound."""
         return self._excess(init, self.at_least)
 
     def longer(self, init: str, by: float = LONGER) -> Tensor:
@@ -104,34 +125,105 @@ class GlobalityStudy:
         return self.excess(init) > by
 
     def as_short(self, init: str, by: float = LONGER) -> Tensor:
-        """``(P,)``, whether the curve is a local minimum and surely longer than the global distance by no more."""
+        """``(P,)``, whether the curve is a local minimum and surely exceeds the global distance by at most ``by``."""
         return self.possible_excess(init) <= by
 
     def undecided(self, init: str, by: float = LONGER) -> Tensor:
-        """``(P,)``, whether the curve is a local minimum, and the grid too coarse to say which."""
+        """``(P,)``, whether the curve is a local minimum and the grid is too coarse to decide between the two."""
         return self.local[init].converged & ~self.longer(init, by) & ~self.as_short(init, by)
 
     def worst(self, init: str) -> int:
-        """The pair whose local minimum is longer by the most, for sure."""
+        """The pair with the largest sure excess."""
         return int(self.excess(init).nan_to_num(nan=-1.0).argmax())
 
     def largest_excess(self, init: str) -> float:
         """That pair's excess; 0 where no curve converged."""
         return float(self.excess(init).nan_to_num(nan=0.0).max())
 
-    def drawn(self, pair: int, init: str) -> Tensor:
-        """``(n, 2)``, all points of a pair's line, local minimum and global path: what a close-up has to show."""
+    def apart(self, pair: int, init: str) -> float:
+        """The largest distance from a point of the pair's local minimum to its global path, as a share of the distance
+        between its ends in the latent plane."""
+        between = torch.cdist(self.local[init].points[pair], self.polished.points[pair]).amin(-1).max()
+        return float(between / (self.end[pair] - self.start[pair]).norm())
+
+    def ways(self, pair: int, init: str) -> str:
+        """How the local minimum and the global path run to each other, in words."""
+        apart = self.apart(pair, init)
+        if apart > _APART:
+            return f"take different ways, up to {100 * apart:.0f} % of the distance between their ends apart"
+        return f"run side by side, nowhere more than {100 * apart:.1g} % of the distance between their ends apart"
+
+    def field(self, pair: int) -> tuple[LatentGrid, Tensor]:
+        """Global distances ``(ny, nx)`` from the start of a pair to the nodes of the grid."""
+        box = {"lower": self.lower, "upper": self.upper, "resolution": self.resolution}
+        x, y, distance = distance_field(self.metric, self.start[pair], **box)
+        return LatentGrid(x, y), distance
+
+    def volume(self, pair: int, init: str, *, resolution: int) -> tuple[LatentGrid, Tensor]:
+        """The logarithm of the magnification factor around all curves of a pair."""
         ends = torch.stack([self.start[pair], self.end[pair]])
-        return torch.cat([ends, self.local[init].points[pair], self.polished.points[pair]])
+        curves = torch.cat([ends, self.local[init].points[pair], self.polished.points[pair]])
+        grid = LatentGrid.around(curves, resolution=resolution, margin=0.2)
+        return grid, magnification_factor(self.metric(grid.points)).log()
+
+    def count(self, init: str) -> str:
+        """How many pairs are surely longer, in words: a count, and a share where there are enough of them."""
+        longer, n = int(self.longer(init).sum()), len(self.start)
+        return f"{longer} of {n}" + (f" ({100 * longer / n:.1f} %)" if n >= 50 else "")
+
+    @property
+    def graph_against_line(self) -> str:
+        """Whether fewer curves are too long from the graph than from the line, in words."""
+        line, graph = (int(self.longer(init).sum()) for init in ("line", "graph"))
+        return "fewer" if graph < line else "more" if graph > line else "as many"
+
+    @property
+    def median_error(self) -> float:
+        """The median error of the grid's distances, in per cent of them."""
+        return 100 * summaries.median(self.error)
 
     def report(self, by: float = LONGER) -> str:
-        """A line for each start: how many of its curves are surely longer, undecided, and not converged."""
+        """One line per initial curve: how many of its curves are surely longer, undecided, and not converged."""
         lines = [f"of {len(self.start)} pairs, with local minima over {100 * by:g} % longer than the global distance:"]
         for init, found in self.local.items():
             parts = (self.longer(init, by), self.undecided(init, by), ~found.converged)
             longer, undecided, unfinished = (int(part.sum()) for part in parts)
             lines.append(f"{init:>5}: {longer} surely, {undecided} undecided; {unfinished} curves did not converge")
         return "\n".join(lines)
+
+    @property
+    def numbers(self) -> list[dict[str, Any]]:
+        """Rows of the numbers table."""
+        longer = f"pairs whose local minimum is over {100 * LONGER:g} % longer than the global distance, init"
+        largest = "largest excess of a local minimum over the global distance, init"
+        rows = [(f"{largest} {init}", self.largest_excess(init), "") for init in ("line", "best")]
+        rows += [(f"{longer} {init}", summaries.share(self.longer(init)), "") for init in STARTS]
+        rows += [
+            (
+                "pairs undecided, init line",
+                summaries.share(self.undecided("line")),
+                f"the error of the grid's distance is too large to exclude a curve shorter by {100 * LONGER:g} %",
+            ),
+            ("pairs undecided, init best", summaries.share(self.undecided("best")), ""),
+            (
+                "curves whose solver converged, init line",
+                summaries.share(self.local["line"].converged),
+                "the others are no local minima, and counted as neither longer nor undecided",
+            ),
+            ("curves whose solver converged, init best", summaries.share(self.local["best"].converged), ""),
+            ("median relative error of the grid's distances", self.median_error / 100, ""),
+            ("pairs for which that error is a bound", summaries.share(self.bounded), ""),
+            ("global paths that keep off the border of the grid", summaries.share(self.distances.inside), ""),
+        ]
+        return [number("B-2", quantity, 100 * value, unit="%", note=note) for quantity, value, note in rows]
+
+    @property
+    def claims(self) -> list[dict[str, Any]]:
+        """The verdict on the paper's claim."""
+        longer, undecided = (100 * summaries.share(x("line")) for x in (self.longer, self.undecided))
+        decided = longer >= 1 or longer + undecided < 1
+        ours = f"{longer:.1f} %, and {undecided:.1f} % undecided"
+        return [NOT_GLOBAL.decide(ours, longer=longer if decided else float("nan"))]
 
     def _excess(self, init: str, distance: Tensor) -> Tensor:
         found = self.local[init]
@@ -140,12 +232,12 @@ class GlobalityStudy:
 
 
 def pairs(latents: Tensor, n_starts: int, n_ends: int, *, seed: int) -> tuple[Tensor, Tensor]:
-    """Pairs of latents, few of whose starts differ, as the time for global distances goes with their number.
+    """Pairs of latents with few different starts, as the time for global distances goes with the number of starts.
 
     Args:
         latents: ``(m, d)``.
         n_starts: drawn from them without replacement.
-        n_ends: of each start, drawn without replacement from the others.
+        n_ends: drawn for each start without replacement from the others.
         seed: of the draws, which are made on the CPU and are the same on every device.
 
     Returns:
@@ -173,7 +265,7 @@ def box(latents: Tensor, *, margin: float = 0.1) -> tuple[Tensor, Tensor]:
     return (low + high) / 2 - half, (low + high) / 2 + half
 
 
-def study(
+def compare(
     metric: Metric,
     start: Tensor,
     end: Tensor,
@@ -183,18 +275,18 @@ def study(
     upper: Tensor,
     resolution: int = 256,
     reach: int = 12,
-) -> GlobalityStudy:
+) -> LocalMinima:
     """Geodesics from each of ``STARTS``, and the global distances of the same pairs.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., 2) -> M (..., 2, 2)``, differentiable by torch.
         start, end: ``(P, 2)``.
-        latents: ``(n, 2)``, such as the encoded training data: where paths over a graph may lead.
+        latents: ``(n, 2)``, such as the encoded training data: the nodes of the graph.
         lower, upper: ``(2,)``, corners of the box that the grid covers.
         resolution, reach: of the grid, as for ``global_distances``.
 
     Returns:
-        a ``GlobalityStudy``.
+        a ``LocalMinima``.
 
     Raises:
         TypeError, ValueError: as ``geodesic`` and ``global_distances``.
@@ -213,4 +305,19 @@ def study(
     line, graph, polished = map(Curves.of, found)
     # init="best" would find both once more, to keep the shorter one
     local = dict(zip(STARTS, (line, graph, line.or_shorter(graph)), strict=True))
-    return GlobalityStudy(start, end, distances, polished, local, found[0].line_length)
+    length = found[0].line_length
+    return LocalMinima(metric, lower, upper, resolution, start, end, distances, polished, local, length)
+
+
+def measure(g: Generator, *, n_starts: int, n_ends: int, grid: int, seed: int) -> LocalMinima:
+    """``compare`` on pairs of encoded test images, over a grid that covers all latents.
+
+    Args:
+        g: the generator.
+        n_starts, n_ends: ``n_ends`` pairs for each of ``n_starts`` test images.
+        grid: cells along each side of the box.
+        seed: of the pairs.
+    """
+    start, end = pairs(g.test_latents, n_starts, n_ends, seed=seed)
+    lower, upper = box(torch.cat([g.train_latents, g.test_latents]))
+    return compare(g.metric, start, end, latents=g.train_latents, lower=lower, upper=upper, resolution=grid)
