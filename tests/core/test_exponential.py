@@ -1,4 +1,4 @@
-"""expmap and logmap: known geodesics, inverses of each other, and what they refuse."""
+"""expmap and logmap: known geodesics, inverses of each other, and errors."""
 
 import math
 
@@ -77,7 +77,7 @@ def test_expmap_follows_known_geodesics(space, dtype, rtol, generator):
 
 
 def test_expmap_runs_around_the_sphere():
-    """From the equator along it, all the way and farther; and over a tilted great circle back to where it began."""
+    """Along the equator, once around and farther; and once around a tilted great circle."""
     start = torch.tensor([[math.pi / 2, 0.3]], dtype=DTYPE)
     for velocity in ([0.0, 2 * math.pi], [0.0, 7.0]):
         v = torch.tensor([velocity], dtype=DTYPE)
@@ -113,7 +113,7 @@ def test_accuracy_follows_the_tolerance(generator):
     assert error[2] < 1e-7
 
 
-# Its inverse
+# The logarithmic map
 
 
 @every_space
@@ -151,7 +151,7 @@ def test_logmap_of_the_same_point_is_zero(generator):
     assert logmap(sphere().metric, start[0], end).shape == (3, 2)
 
 
-# What they refuse
+# Errors
 
 
 def test_bad_input_is_told(generator):
