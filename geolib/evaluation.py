@@ -8,10 +8,10 @@ from scipy import stats
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
-from geolib.metric import PullbackMetric, extremal_directions
+from geolib.metric import extremal_directions
 from geolib.paths.result import Geodesic
+from geolib.riemannian import Metric, as_metric
 
 
 @dataclass(frozen=True)
@@ -85,20 +85,19 @@ def relative_improvement(
     Source:
         Michelis & Becker 2021, Sec. 2.3 and Algorithm 1.
     """
+    metric = as_metric(metric)
     checks.integer("n_samples", n_samples, at_least=1)
     checks.positive("step_size", step_size)
     if latent_dim is None:
-        if not isinstance(metric, PullbackMetric):
-            raise TypeError("latent_dim: needed for a metric that is not a PullbackMetric")
         latent_dim = metric.latent_dim
     checks.integer("latent_dim", latent_dim, at_least=1)
-    own_dtype, own_device = metric.kind if isinstance(metric, PullbackMetric) else (None, None)
+    own_dtype, own_device = metric.dtype_and_device
     generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
     start = torch.randn(n_samples, latent_dim, generator=generator, dtype=torch.float64)
     start = start.to(device=device or own_device, dtype=dtype or own_dtype or torch.get_default_dtype())
 
     with torch.no_grad():
-        _, v_max = extremal_directions(metric_tensor(metric, start))
+        _, v_max = extremal_directions(metric(start))
     outward = (start * v_max).sum(-1, keepdim=True) > 0
     end = start + step_size * torch.where(outward, -v_max, v_max)
     return RelativeImprovement(start, end, geodesic(metric, start, end, **options))

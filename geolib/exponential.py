@@ -8,11 +8,11 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
 from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
 from geolib.paths.result import GeodesicError
+from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 _SHOTS = 15  # largest number of corrections of the initial velocity
 _LONGEST = 0.3  # longest correction, relative to the velocity
@@ -45,13 +45,14 @@ def expmap(metric: Metric, start: Tensor, velocity: Tensor, *, rtol: float = 1e-
     Source:
         do Carmo 1992, Sec. 3.2; integrated by the Runge-Kutta method of order 8 of Dormand & Prince.
     """
+    metric = as_metric(metric)
     z, v, batch = checks.pairs(start, velocity, names=("start", "velocity"))
     checks.positive("rtol", rtol)
-    metric_tensor(metric, z)  # checks its shape and that it is finite
+    metric(z)  # checks its shape and that it is finite
     return _flow(metric, z, v, rtol).reshape(*batch, z.shape[-1])
 
 
-def _flow(metric: Metric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
+def _flow(metric: RiemannianMetric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
     """End points ``(n, d)`` of geodesics at t = 1, all integrated as one system in float64."""
     n, d = z.shape
 
@@ -113,20 +114,21 @@ def logmap(metric: Metric, start: Tensor, end: Tensor, *, rtol: float = 1e-6, **
     Source:
         do Carmo 1992, Sec. 3.2.
     """
+    metric = as_metric(metric)
     checks.positive("rtol", rtol)
     g = geodesic(metric, start, end, throw=True, **options)
     d = g.points.shape[-1]
     z, goal = g.points[..., 0, :].reshape(-1, d), g.points[..., -1, :].reshape(-1, d)
     v = g.curve.velocity(torch.zeros(1, dtype=z.dtype, device=z.device)).reshape(-1, d)
     # the spline does not have constant speed
-    speed = torch.einsum("ni,nij,nj->n", v, metric_tensor(metric, z), v).clamp_min(0).sqrt()
+    speed = torch.einsum("ni,nij,nj->n", v, metric(z), v).clamp_min(0).sqrt()
     moving = (g.length.reshape(-1) > 0) & (speed > 0)
     v = torch.where(moving, g.length.reshape(-1) / torch.where(moving, speed, 1.0), 0.0).unsqueeze(-1) * v
     v[moving] = _shot(metric, z[moving], goal[moving], v[moving], rtol)
     return v.reshape(*g.points.shape[:-2], d)
 
 
-def _shot(metric: Metric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Tensor:
+def _shot(metric: RiemannianMetric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Tensor:
     """Initial velocities ``(n, d)`` that reach the goal, from approximate ones, by Newton's method."""
     d = z.shape[-1]
     v = v.clone()

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor
-from geolib.metric import PullbackMetric
+from geolib.riemannian import Metric, as_metric
 
 # How many random numbers are drawn at once, so that memory does not grow with the number of steps. Every block is drawn
 # in full, so that a longer walk with the same seed begins with the shorter one.
@@ -111,8 +110,8 @@ def random_walk(
     checks.integer("seed", seed, at_least=0)
 
     z = start.reshape(-1, start.shape[-1])
-    M = None if metric is None else metric_tensor(metric, z)
-    evaluate = metric.unchecked if isinstance(metric, PullbackMetric) else metric
+    metric = None if metric is None else as_metric(metric)
+    M = None if metric is None else metric(z)
     points = z.new_empty(len(z), n_steps + 1, z.shape[-1])
     points[:, 0] = z
     moving = torch.ones(len(z), dtype=torch.bool, device=z.device)
@@ -124,7 +123,7 @@ def random_walk(
         # a walker that has stopped stays in the batch at its last point, so that the other rows do not change
         there = torch.where(moving.unsqueeze(-1), there, z)
         if M is not None:
-            M_there = evaluate(there)
+            M_there = metric.unchecked(there)
             moving = moving & _finite(M_there)
             M = torch.where(moving[:, None, None], M_there, M)
             n_clipped += clipped & moving

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric
 from geolib.paths.starts import smoothed_polygon
 from geolib.plane.grid import STRIDES, Grid, GridGraph
+from geolib.riemannian import Metric, as_metric
 
 _MARGIN = 0.25
 # The bound on the error is the sum of two terms. The first is twice the last change of the length, at least half the
@@ -85,6 +85,7 @@ def global_distances(
     Source:
         This project. Paths over graphs as geodesics: Chen et al. 2019.
     """
+    metric = as_metric(metric)
     start, end, batch = checks.pairs(start, end)
     lower, upper = _check_box(lower, upper, "start, end", torch.cat([start, end]))
     checks.integer("n_segments", n_segments, at_least=4)
@@ -132,6 +133,7 @@ def distance_field(
     Source:
         As for ``global_distances``.
     """
+    metric = as_metric(metric)
     checks.latent_points("start", start)
     if start.ndim != 1:
         raise ValueError(f"start: got shape {tuple(start.shape)}, expected (2,)")

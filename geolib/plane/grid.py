@@ -11,8 +11,8 @@ from scipy.sparse.csgraph import dijkstra
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor, points_at_once
 from geolib.paths.arrays import to_numpy
+from geolib.riemannian import RiemannianMetric
 
 # From level to level the cells are halved and the reach in cells is doubled: the finer graph has every edge of the
 # coarser one and a new direction in every gap between two old ones. With a smaller factor some gaps would remain, and
@@ -35,7 +35,7 @@ class Grid:
     """(2,), the sides of a cell, in latent units"""
 
     @classmethod
-    def over(cls, metric: Metric, lower: Tensor, upper: Tensor, n: int, reach: int) -> "Grid":
+    def over(cls, metric: RiemannianMetric, lower: Tensor, upper: Tensor, n: int, reach: int) -> "Grid":
         """The grid of (n + 1)^2 nodes over a box, with ``n`` and ``reach`` checked."""
         for name, value, least in (("resolution", n, 16), ("reach", reach, 4)):
             if checks.integer(name, value, at_least=least) % STRIDES[0]:
@@ -44,7 +44,7 @@ class Grid:
         x, y = torch.lerp(lower, upper, share).unbind(-1)
         z = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1).reshape(-1, 2)
         with torch.no_grad():
-            M = torch.cat([metric_tensor(metric, part) for part in z.split(points_at_once(metric, z))])
+            M = torch.cat([metric(part) for part in z.split(metric.points_at_once(z))])
         low, high, M = (to_numpy(x) for x in (lower, upper, M))
         step = (high - low) / n
         M = M * step[:, None] * step

@@ -6,11 +6,11 @@ from scipy.integrate import solve_bvp
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric
 from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import RiemannianMetric
 from geolib.spline import CubicBSpline
 
 # by the status codes of scipy.integrate.solve_bvp
@@ -56,7 +56,7 @@ class _Pair:
     """One pair of points: the equation, its derivatives and the state of the iteration."""
 
     def __init__(self, problem: Problem, row: int, points: Tensor):
-        self.metric: Metric = problem.metric
+        self.metric: RiemannianMetric = problem.metric
         self.like = problem.start[row]  # dtype and device of the metric's arguments
         self.start, self.end = to_numpy(problem.start[row]), to_numpy(problem.end[row])
         self.max_steps = int(problem.max_steps[row])

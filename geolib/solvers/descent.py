@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, metric_tensor
+from geolib.riemannian import RiemannianMetric
 from geolib.solvers.backtracking import backtrack
 
 # value (b,) and gradient (b, m) of the problems with these indices (b,) at these unknowns (b, m)
@@ -111,12 +111,12 @@ def minimise(
     return Descent(x, value, n_steps, settled)
 
 
-def inverse_mean_metric(metric: Metric, points: Tensor) -> Tensor:
+def inverse_mean_metric(metric: RiemannianMetric, points: Tensor) -> Tensor:
     """The inverse ``(B, d, d)`` of the metric's mean over the points of each curve ``(B, n, d)``.
 
     Eigenvalues of the mean are raised to at least 1e-3 of the largest. The inverse scales the steps of a descent.
     """
-    M = torch.stack([metric_tensor(metric, z) for z in points.unbind(1)]).mean(0)
+    M = torch.stack([metric(z) for z in points.unbind(1)]).mean(0)
     values, vectors = torch.linalg.eigh(M)
     values = values.clamp_min(1e-3 * values[:, -1:]).clamp_min(torch.finfo(M.dtype).tiny)
     return vectors @ (vectors.mT / values.unsqueeze(-1))

@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, straight, unchecked_tensor
+from geolib.curves import straight
 from geolib.paths.equation import acceleration
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import RiemannianMetric
 
 _NOISE = 1e-10  # variance of the noise on the accelerations, relative to their prior variance
 _BOLDER, _SHORTER = 1.5, 0.5
@@ -114,7 +115,7 @@ def _derivative(r: Tensor, n: int) -> Tensor:
 class _Curve:
     """A batch of curves as functions of their accelerations."""
 
-    metric: Metric
+    metric: RiemannianMetric
     start: Tensor
     line: Tensor
     process: _Process
@@ -137,7 +138,7 @@ class _Curve:
         v = self.line[:, None] + p.velocity @ y
         flat, d = z.flatten(0, 1), z.shape[-1]
         wanted = acceleration(self.metric, flat, v.flatten(0, 1)).reshape(y.shape)
-        M = unchecked_tensor(self.metric, flat).reshape(*z.shape, d)
+        M = self.metric.unchecked(flat).reshape(*z.shape, d)
         miss = wanted - y
         over = torch.einsum("bni,bnij,bnj->bn", miss, M, miss).mean(-1)
         under = torch.einsum("bni,bnij,bnj->bn", v, M, v).mean(-1)

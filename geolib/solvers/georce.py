@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, points_at_once, unchecked_tensor
 from geolib.paths.energy import regular
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import RiemannianMetric
 from geolib.solvers.backtracking import backtrack
 from geolib.spline import CubicBSpline
 
@@ -100,19 +100,20 @@ class _State:
         self.G[rows], self.u[rows], self.nu[rows] = other.G, other.u, other.nu
 
 
-def _linearised(metric: Metric, points: Tensor) -> _State:
+def _linearised(metric: RiemannianMetric, points: Tensor) -> _State:
     u = points.diff(dim=1)
     G, nu = _metric_and_force(metric, (points[:, :-1] + u / 2).flatten(0, 1), u.flatten(0, 1))
     return _State(G.unflatten(0, u.shape[:2]), u, nu.unflatten(0, u.shape[:2]))
 
 
-def _metric_and_force(metric: Metric, z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def _metric_and_force(metric: RiemannianMetric, z: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """G ``(n, d, d)`` at ``z (n, d)``, and the gradient of u^T G u with respect to z ``(n, d)``."""
     tensors, forces = [], []
-    for part, step in zip(z.split(points_at_once(metric, z)), u.split(points_at_once(metric, z)), strict=True):
+    size = metric.points_at_once(z)
+    for part, step in zip(z.split(size), u.split(size), strict=True):
         with torch.enable_grad():
             at = part.detach().requires_grad_()
-            G = unchecked_tensor(metric, at)
+            G = metric.unchecked(at)
             square = torch.einsum("ni,nij,nj->", step, G, step)
             force = torch.autograd.grad(square, at, allow_unused=True)[0] if G.requires_grad else None
         tensors.append(G.detach())
@@ -120,10 +121,10 @@ def _metric_and_force(metric: Metric, z: Tensor, u: Tensor) -> tuple[Tensor, Ten
     return torch.cat(tensors), torch.cat(forces)
 
 
-def _energy(metric: Metric, points: Tensor) -> Tensor:
+def _energy(metric: RiemannianMetric, points: Tensor) -> Tensor:
     """E ``(b,)``, which may be infinite or NaN."""
     u = points.diff(dim=1)
-    G = unchecked_tensor(metric, (points[:, :-1] + u / 2).flatten(0, 1))
+    G = metric.unchecked((points[:, :-1] + u / 2).flatten(0, 1))
     return torch.einsum("bsi,bsij,bsj->b", u, G.unflatten(0, u.shape[:2]), u)
 
 

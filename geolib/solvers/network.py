@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import energy_and_gradient, metric_tensor
+from geolib.curves import energy_and_gradient
 from geolib.metric import smoothed
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import as_metric
 from geolib.solvers.descent import minimise
 
 _SHARPEST = 6.0  # slope of the steepest hidden unit, per unit of t
@@ -39,9 +40,7 @@ def solve(problem: Problem, *, n_hidden: int = 16, smoothing: float | None = Non
     metric = problem.metric
     if smoothing is not None:
         checks.positive("smoothing", smoothing)
-
-        def metric(z: Tensor) -> Tensor:
-            return smoothed(metric_tensor(problem.metric, z), smoothing)
+        metric = as_metric(lambda z: smoothed(problem.metric(z), smoothing))
 
     curves = _Networks(problem, n_hidden)
     scale = energy_and_gradient(metric, curves.points(curves.first, slice(None)))[0]

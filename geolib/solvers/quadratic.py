@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, curve_length, energy_and_gradient, straight
-from geolib.metric import PullbackMetric
+from geolib.curves import energy_and_gradient, straight
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import ImmersedMetric, RiemannianMetric
 from geolib.solvers.descent import Descent, inverse_mean_metric, minimise
 from geolib.spline import CubicBSpline
 
@@ -39,7 +39,7 @@ def solve(problem: Problem, *, warm_start: bool = False, noise: str = "shared") 
     """
     checks.one_of("noise", noise, NOISES)
     metric = problem.metric
-    if noise == "independent" and not (isinstance(metric, PullbackMetric) and metric.std and not metric.features):
+    if noise == "independent" and (metric.std is None or metric.features is not None):
         raise ValueError("noise: got 'independent', which needs a metric of mean and std alone; expected 'shared'")
     curves = _Quadratics(problem)
     h, taken = curves.first, torch.zeros_like(problem.max_steps)
@@ -52,7 +52,7 @@ def solve(problem: Problem, *, warm_start: bool = False, noise: str = "shared") 
     status = torch.where(found.settled, Status.BEST_OF_ITS_KIND, Status.MAX_STEPS)
     middle = curves.points(found.unknowns, torch.full_like(curves.t[:1], 0.5))[:, 0]
     curve = CubicBSpline.fit(torch.stack([problem.start, middle, problem.end], dim=1))
-    return Solution(curve, status, taken + found.n_steps, curve_length(metric, curve(curves.t)))
+    return Solution(curve, status, taken + found.n_steps, metric.length(curve(curves.t)))
 
 
 class _Quadratics:
@@ -84,15 +84,15 @@ class _Quadratics:
         return minimise(objective, h, precondition=precondition, tolerance=self.rtol / 16, max_steps=max_steps)
 
 
-def _precision(metric: Metric) -> Callable[[Tensor], Tensor]:
+def _precision(metric: RiemannianMetric) -> Callable[[Tensor], Tensor]:
     """The precision function of the metric's ``std``; ValueError where it has none."""
-    precision = getattr(getattr(metric, "std", None), "precision", None)
+    precision = getattr(metric.std, "precision", None)
     if not callable(precision):
         raise ValueError("warm_start: got True for a metric whose std has no precision, expected an RBFPrecision")
     return precision
 
 
-def _independent_energy(metric: PullbackMetric, points: Tensor) -> tuple[Tensor, Tensor]:
+def _independent_energy(metric: ImmersedMetric, points: Tensor) -> tuple[Tensor, Tensor]:
     """The expected energy with one noise per point ``(b,)``, and its gradient."""
 
     def energy(z: Tensor) -> Tensor:

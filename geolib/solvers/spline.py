@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import curve_length, energy_and_gradient
+from geolib.curves import energy_and_gradient
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
 from geolib.solvers.descent import inverse_mean_metric, minimise
@@ -67,7 +67,7 @@ class _Batch:
 
     def lengths(self, index: Tensor) -> Tensor:
         """Lengths ``(b,)`` by the quadrature."""
-        return curve_length(self.problem.metric, self.curve[index](self.t))
+        return self.problem.metric.length(self.curve[index](self.t))
 
     def descend_and_refine(self) -> None:
         """Minimise and refine until every curve is done or has used up its knots or steps."""

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from geolib import checks, geodesic, global_distances
 from geolib.companion.cache import progress
-from geolib.curves import Metric
 from geolib.paths.result import Geodesic
 from geolib.plane.distances import GlobalDistances
+from geolib.riemannian import Metric
 
 LONGER = 0.01
 STARTS = ("line", "graph", "best")

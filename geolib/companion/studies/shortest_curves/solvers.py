@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from geolib import METHODS, PullbackMetric, geodesic
 from geolib.companion.cache import progress
 from geolib.companion.studies import evidence
-from geolib.curves import Metric, curve_length
+from geolib.curves import curve_length
 from geolib.jacobian import push_forward
+from geolib.riemannian import Metric
 
 CHORDS = 512
 SOLVED = 1e-3  # relative excess over the shortest curve that any method found
