@@ -1,4 +1,4 @@
-"""Latent-space geometry of deep generative models: metric, spline, geodesics and what they tell about a decoder."""
+"""Latent-space geometry of deep generative models: metrics, curves, geodesics and measures of curvature."""
 
 from geolib.curves import curve_energy, curve_length
 from geolib.evaluation import compare_models, relative_improvement

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from geolib.curves import Metric, straight
+from geolib.curves import straight
 from geolib.paths.certificate import geodesic_residual, is_geodesic
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Geodesic
 from geolib.paths.starts import LatentGraph
 from geolib.paths.status import Status
+from geolib.riemannian import RiemannianMetric
 from geolib.spline import CubicBSpline
 
 _HIDDEN = 0.01  # relative difference between a curve's length and what its own points see of it
@@ -30,7 +31,7 @@ _UNFINISHED = (Status.CONVERGED, Status.UNRESOLVED, Status.MAX_CONTROL_POINTS, S
 class Task:
     """What is the same for every block of pairs: a method on a metric, and its tolerances."""
 
-    metric: Metric
+    metric: RiemannianMetric
     method: Callable[[Problem], Solution]
     n_segments: int
     rtol: float

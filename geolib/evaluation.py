@@ -1,4 +1,4 @@
-"""How far straight lines are from geodesics: Algorithm 1, and the comparison of two models."""
+"""Relative improvement of geodesics over straight lines (Algorithm 1), and the comparison of two models."""
 
 import math
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from scipy import stats
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
-from geolib.metric import PullbackMetric, extremal_directions
+from geolib.metric import extremal_directions
 from geolib.paths.result import Geodesic
+from geolib.riemannian import Metric, as_metric
 
 
 @dataclass(frozen=True)
 class RelativeImprovement:
-    """Algorithm 1's samples: pairs of points, and how much shorter than the straight line a curve between them is."""
+    """The samples of Algorithm 1: pairs of points and the geodesics between them."""
 
     start: Tensor
     """``(n, d)``, drawn from the standard normal prior"""
@@ -27,7 +27,7 @@ class RelativeImprovement:
 
     @property
     def improvement(self) -> Tensor:
-        """``(n,)``, as fractions: 0.1 is a curve 10 % shorter than the line."""
+        """Relative improvement per pair ``(n,)``: 0.1 is a curve 10 % shorter than the straight line."""
         return self.geodesic.improvement
 
     @property
@@ -42,7 +42,7 @@ class RelativeImprovement:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the mean over draws of the pairs (Student's t); not over trained models."""
+        """95 % confidence interval of the mean (Student's t), over draws of the pairs but not over trained models."""
         n = len(self.improvement)
         if n == 1:
             return math.nan, math.nan
@@ -64,38 +64,40 @@ def relative_improvement(
     r"""Expected worst-case relative improvement over straight lines (Algorithm 1).
 
     Starts :math:`x_A` are drawn from the standard normal prior, ends are :math:`x_B = x_A + \alpha v_{max}` along the
-    eigenvector of the metric's largest eigenvalue at :math:`x_A`, its sign turned to the origin so that ends stay
-    where the generator was trained (the paper's footnote 1).
+    eigenvector of the metric's largest eigenvalue at :math:`x_A`. The sign of the eigenvector is chosen so that it
+    points towards the origin, which keeps the ends where the generator was trained (the paper's footnote 1).
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
         n_samples: number of pairs.
         step_size: alpha, in latent units.
-        seed: of the draws, which are made on the CPU in float64 and are the same for every dtype and device.
-        latent_dim: d; by default what the metric tells.
+        seed: seed of the random numbers, which are drawn on the CPU in float64, the same for every dtype and device.
+        latent_dim: d; by default that of the ``PullbackMetric``.
         dtype, device: of the computation; by default those of the metric's parameters, else torch's defaults.
         **options: passed to ``geodesic``.
 
+    Returns:
+        a ``RelativeImprovement`` with the pairs, their geodesics and the statistics of the improvement.
+
     Raises:
-        TypeError, ValueError: as ``geodesic``; where the latent dimension cannot be known.
+        TypeError, ValueError: as ``geodesic``; where the latent dimension is not known.
 
     Source:
         Michelis & Becker 2021, Sec. 2.3 and Algorithm 1.
     """
+    metric = as_metric(metric)
     checks.integer("n_samples", n_samples, at_least=1)
     checks.positive("step_size", step_size)
     if latent_dim is None:
-        if not isinstance(metric, PullbackMetric):
-            raise TypeError("latent_dim: needed for a metric that is not a PullbackMetric")
         latent_dim = metric.latent_dim
     checks.integer("latent_dim", latent_dim, at_least=1)
-    own_dtype, own_device = metric.kind if isinstance(metric, PullbackMetric) else (None, None)
+    own_dtype, own_device = metric.dtype_and_device
     generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
     start = torch.randn(n_samples, latent_dim, generator=generator, dtype=torch.float64)
     start = start.to(device=device or own_device, dtype=dtype or own_dtype or torch.get_default_dtype())
 
     with torch.no_grad():
-        _, v_max = extremal_directions(metric_tensor(metric, start))
+        _, v_max = extremal_directions(metric(start))
     outward = (start * v_max).sum(-1, keepdim=True) > 0
     end = start + step_size * torch.where(outward, -v_max, v_max)
     return RelativeImprovement(start, end, geodesic(metric, start, end, **options))
@@ -103,27 +105,28 @@ def relative_improvement(
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """The same pairs of data seen by two models."""
+    """The same pairs of data in the latent spaces of two models."""
 
     a: Geodesic
     """curves in the first model's latent space, batch shape ``(n,)``"""
     b: Geodesic
-    """and in the second's"""
+    """curves in the second model's latent space, batch shape ``(n,)``"""
     threshold: float
+    """largest difference of the relative improvements of a comparable pair"""
 
     @property
     def difference(self) -> Tensor:
-        """``(n,)``: how much the two relative improvements differ, in absolute value."""
+        """Absolute difference of the two relative improvements ``(n,)``."""
         return (self.a.improvement.cpu().double() - self.b.improvement.cpu().double()).abs()
 
     @property
     def comparable(self) -> Tensor:
-        """``(n,)``: the pairs whose straight lines may be compared, their improvements being within the threshold."""
+        """Which pairs have comparable straight lines ``(n,)``: their improvements differ by at most the threshold."""
         return self.difference <= self.threshold
 
     @property
     def best(self) -> int:
-        """The pair whose improvements are most alike."""
+        """Index of the pair whose improvements differ least."""
         return int(self.difference.argmin())
 
 
@@ -134,13 +137,16 @@ def compare_models(
     threshold: float = 0.02,
     **options: object,
 ) -> ModelComparison:
-    """Which straight lines of two models may be compared: those that are equally far from their geodesics.
+    """Find pairs whose straight lines can be compared between two models: those with similar relative improvements.
 
     Args:
-        model_a: metric, and starts and ends ``(n, d_a)``: the pairs as the first model's own encoder sees them.
-        model_b: the same pairs with the second model's metric and encoder; latent dimensions may differ.
+        model_a: a tuple of metric, starts ``(n, d_a)`` and ends ``(n, d_a)``: the pairs encoded by the first model.
+        model_b: the same for the second model, whose latent dimension may differ.
         threshold: largest difference of the relative improvements of a comparable pair, as a fraction.
         **options: passed to ``geodesic``.
+
+    Returns:
+        a ``ModelComparison`` with the geodesics of both models.
 
     Raises:
         TypeError, ValueError: as ``geodesic``; where the models' numbers of pairs differ.

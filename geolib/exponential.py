@@ -1,4 +1,4 @@
-"""The exponential map of a metric, and its inverse."""
+"""The exponential map of a metric and its inverse, the logarithmic map."""
 
 import itertools
 
@@ -8,51 +8,52 @@ from scipy.integrate import solve_ivp
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor
 from geolib.geodesics import geodesic
 from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
 from geolib.paths.result import GeodesicError
+from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
-_SHOTS = 15  # at most so many corrections of the initial velocity
-_LONGEST = 0.3  # of a correction, relative to the velocity
-_FLOW = 0.05  # the flow's tolerance, relative to that of the shot
+_SHOTS = 15  # largest number of corrections of the initial velocity
+_LONGEST = 0.3  # longest correction, relative to the velocity
+_FLOW = 0.05  # tolerance of the integrator, relative to that of the end point
 _MAX_EVALUATIONS = 20_000
 
 
 @torch.no_grad()
 def expmap(metric: Metric, start: Tensor, velocity: Tensor, *, rtol: float = 1e-6) -> Tensor:
-    r"""Where the geodesic is at t = 1 that leaves a point with a velocity: :math:`\exp_z(v) = \gamma(1)`, with
+    r"""The end point of the geodesic with a given start and initial velocity: :math:`\exp_z(v) = \gamma(1)`, where
     :math:`\gamma(0) = z`, :math:`\gamma'(0) = v` and :math:`D_t \gamma' = 0`.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
         start: ``(..., d)``; broadcast against ``velocity``.
-        velocity: ``(..., d)``, in latent units; :math:`|v|_M` is how far the end is away.
-        rtol: tolerance of position and velocity in each step of the integrator, relative to the largest of them all.
+        velocity: ``(..., d)``, in latent units; :math:`|v|_M` is the length of the geodesic.
+        rtol: tolerance of position and velocity in each step of the integrator, relative to their largest coordinate.
 
     Returns:
-        ``(..., d)``, like ``start``.
+        the end points ``(..., d)``, with the dtype and device of ``start``.
 
     Raises:
-        TypeError, ValueError: for arguments of another kind or shape; where the geodesic leaves the region in which the
-            metric is finite before t = 1, as not every geodesic goes on for ever.
+        TypeError, ValueError: for arguments of the wrong type or shape; where the geodesic leaves the region in which
+            the metric is finite before t = 1.
 
     Note:
-        Errors of the steps add up along the way, and grow where geodesics diverge. In float32 the metric's own rounding
-        allows no better than 1e-5 or so.
+        The errors of the steps add up, and grow where geodesics diverge. In float32 rounding errors of the metric limit
+        the accuracy to about 1e-5.
 
     Source:
         do Carmo 1992, Sec. 3.2; integrated by the Runge-Kutta method of order 8 of Dormand & Prince.
     """
+    metric = as_metric(metric)
     z, v, batch = checks.pairs(start, velocity, names=("start", "velocity"))
     checks.positive("rtol", rtol)
-    metric_tensor(metric, z)  # its shape and finiteness, told in its own words
+    metric(z)  # checks its shape and that it is finite
     return _flow(metric, z, v, rtol).reshape(*batch, z.shape[-1])
 
 
-def _flow(metric: Metric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
-    """Ends ``(n, d)`` at t = 1, all integrated as one system in float64."""
+def _flow(metric: RiemannianMetric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
+    """End points ``(n, d)`` of geodesics at t = 1, all integrated as one system in float64."""
     n, d = z.shape
 
     count = itertools.count(1)
@@ -70,7 +71,7 @@ def _flow(metric: Metric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
 
     first = to_numpy(torch.stack([z, v]))
     size = max(np.abs(first).max(), np.finfo(float).tiny)
-    # scipy bounds the root mean square over all unknowns; this bounds each of them
+    # SciPy bounds the root mean square over all unknowns; this tolerance bounds each of them
     tolerance = rtol / first.size**0.5
     found = solve_ivp(
         equation,
@@ -87,47 +88,48 @@ def _flow(metric: Metric, z: Tensor, v: Tensor, rtol: float) -> Tensor:
 
 @torch.no_grad()
 def logmap(metric: Metric, start: Tensor, end: Tensor, *, rtol: float = 1e-6, **options: object) -> Tensor:
-    r"""The velocity with which the shortest geodesic found leaves ``start`` to be at ``end`` at t = 1.
+    r"""The initial velocity of the shortest geodesic found from ``start`` to ``end``, the inverse of ``expmap``.
 
-    The curve is that of ``geodesic``, a local minimum; its initial velocity is then corrected by Newton's method until
-    :math:`\exp_z(v)` is the end (shooting). :math:`|v|_M` is the distance.
+    The curve is that of ``geodesic``, a local minimum. Newton's method then corrects its initial velocity until
+    :math:`\exp_z(v)` is the end point (shooting). :math:`|v|_M` is the length of the geodesic.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
         start: ``(..., d)``; broadcast against ``end``.
         end: ``(..., d)``.
-        rtol: how near the end must be hit, relative to the latent distance of start and end.
-        **options: those of ``geodesic``.
+        rtol: tolerance of the end point, relative to the latent distance of start and end.
+        **options: passed to ``geodesic``.
 
     Returns:
         ``(..., d)``, in latent units; zero where start and end are the same point.
 
     Raises:
         TypeError, ValueError: as ``geodesic``.
-        GeodesicError: where a curve did not converge, or the end was not hit; how many is told.
+        GeodesicError: where a curve did not converge or shooting missed the end; the message says how many.
 
     Note:
-        Between conjugate points, such as the poles of a sphere, there are many such velocities, and one is returned if
-        any.
+        Between conjugate points, such as the poles of a sphere, there are many such velocities. If shooting succeeds,
+        one of them is returned.
 
     Source:
         do Carmo 1992, Sec. 3.2.
     """
+    metric = as_metric(metric)
     checks.positive("rtol", rtol)
     g = geodesic(metric, start, end, throw=True, **options)
     d = g.points.shape[-1]
     z, goal = g.points[..., 0, :].reshape(-1, d), g.points[..., -1, :].reshape(-1, d)
     v = g.curve.velocity(torch.zeros(1, dtype=z.dtype, device=z.device)).reshape(-1, d)
-    # the spline's parameter is not its length
-    speed = torch.einsum("ni,nij,nj->n", v, metric_tensor(metric, z), v).clamp_min(0).sqrt()
+    # the spline does not have constant speed
+    speed = torch.einsum("ni,nij,nj->n", v, metric(z), v).clamp_min(0).sqrt()
     moving = (g.length.reshape(-1) > 0) & (speed > 0)
     v = torch.where(moving, g.length.reshape(-1) / torch.where(moving, speed, 1.0), 0.0).unsqueeze(-1) * v
     v[moving] = _shot(metric, z[moving], goal[moving], v[moving], rtol)
     return v.reshape(*g.points.shape[:-2], d)
 
 
-def _shot(metric: Metric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Tensor:
-    """Initial velocities ``(n, d)`` that hit the goal, from nearly right ones."""
+def _shot(metric: RiemannianMetric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Tensor:
+    """Initial velocities ``(n, d)`` that reach the goal, from approximate ones, by Newton's method."""
     d = z.shape[-1]
     v = v.clone()
     away = (goal - z).norm(dim=-1)
@@ -139,7 +141,7 @@ def _shot(metric: Metric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Te
             return v
         w = v[active] + step[active]
         h = DIFFERENCE[z.dtype] * w.norm(dim=-1, keepdim=True)
-        # where it ends and the derivatives of that in one flow: v, and v a little to either side along each coordinate
+        # one batch gives the end point and its derivatives: v, and v shifted to either side along each coordinate
         aside = h.unsqueeze(-1) * torch.eye(d, dtype=z.dtype, device=z.device)
         shots = torch.cat([w.unsqueeze(1), w.unsqueeze(1) + aside, w.unsqueeze(1) - aside], dim=1)
         ends = _flow(metric, z[active].repeat_interleave(2 * d + 1, 0), shots.flatten(0, 1), rtol * _FLOW)
@@ -150,7 +152,7 @@ def _shot(metric: Metric, z: Tensor, goal: Tensor, v: Tensor, rtol: float) -> Te
         v[better], miss[better] = w[nearer], missing[nearer].norm(dim=-1)
         J = ((ends[:, 1 : d + 1] - ends[:, d + 1 :]) / (2 * h.unsqueeze(-1))).mT
         newton = (torch.linalg.pinv(J) @ missing.unsqueeze(-1)).squeeze(-1)
-        # a wild step would lead where the metric may be anything
+        # a long step could lead far away from the region of interest
         longest = _LONGEST * w.norm(dim=-1, keepdim=True)
         newton = newton * (longest / newton.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(z.dtype).tiny)).clamp(
             max=1

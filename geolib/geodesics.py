@@ -9,10 +9,10 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.attempts import Task
-from geolib.curves import Metric, curves_at_once
 from geolib.paths.result import Geodesic, GeodesicError, joined
 from geolib.paths.starts import LatentGraph
 from geolib.paths.status import Status
+from geolib.riemannian import Metric, RiemannianMetric, as_metric
 from geolib.solvers import SOLVERS
 
 METHODS = tuple(SOLVERS)
@@ -71,6 +71,7 @@ def geodesic(
     Source:
         Michelis & Becker 2021, Sec. 2.1.
     """
+    metric = as_metric(metric)
     solve = SOLVERS[checks.one_of("method", method, METHODS)]
     _check_options(method, solve, options)
     checks.integer("n_segments", n_segments, at_least=4)
@@ -83,7 +84,7 @@ def geodesic(
         graph = functools.cache(functools.partial(_graph, metric, latents, start))
         led = isinstance(init, str) and init != "line"
         task = Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph)
-        size = curves_at_once(metric, start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
+        size = metric.curves_at_once(start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
         parts, order = [], []
         connected = torch.ones(len(start), dtype=torch.bool, device=start.device)
         blocks = torch.arange(len(start), device=start.device).tensor_split(math.ceil(len(start) / size))
@@ -117,7 +118,7 @@ def _check_options(method: str, solve: object, options: dict[str, object]) -> No
             raise TypeError(f"{name}: not an option of method {method!r}, which has {', '.join(known) or 'none'}")
 
 
-def _graph(metric: Metric, latents: Tensor | None, start: Tensor) -> LatentGraph:
+def _graph(metric: RiemannianMetric, latents: Tensor | None, start: Tensor) -> LatentGraph:
     if latents is None:
         raise ValueError("latents: got None, expected the points (n, d) that a graph is built on, such as encoded data")
     checks.latent_points("latents", latents)

@@ -1,4 +1,4 @@
-"""The cubic B-spline with end-point interpolation: basis, derivative, knot insertion."""
+"""Cubic B-splines that interpolate their end points: basis, derivative, fit and knot insertion."""
 
 import torch
 from torch import Tensor
@@ -41,21 +41,22 @@ def basis(knots: Tensor, t: Tensor, *, order: int = ORDER) -> Tensor:
 
 
 def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """A quotient that is zero, with zero gradient, over an empty knot interval."""
+    """``numerator / denominator``, or zero with zero gradient over an empty knot interval (denominator 0)."""
     empty = denominator == 0
     return torch.where(empty, 0.0, numerator / torch.where(empty, 1.0, denominator))
 
 
 class CubicBSpline:
-    r"""A batch of cubic B-spline curves :math:`C(t) = \sum_i N_{i,4}(t) P_i` on [0, 1] that start and end in their
-    first and last control point.
+    r"""A batch of cubic B-spline curves :math:`C(t) = \sum_i N_{i,4}(t) P_i` on [0, 1].
+
+    Each curve starts at its first control point and ends at its last.
 
     Args:
         control_points: ``(..., n + 1, d)`` with n >= 3.
         knots: ``(n + 5,)``, nondecreasing from 0 to 1 with four-fold ends, shared by the batch; uniform by default.
 
     Raises:
-        TypeError, ValueError: for points or knots of another kind, shape or range.
+        TypeError, ValueError: for points or knots of the wrong type, shape or range.
 
     Source:
         Michelis & Becker 2021, App. A.
@@ -81,21 +82,21 @@ class CubicBSpline:
         if knots is None:
             knots = uniform_knots(ORDER, dtype=start.dtype, device=start.device)
         checks.same_kind("knots", knots, "start", start)
-        # a spline reproduces t itself from the means of the knots inside each basis function (Greville)
+        # control points at the means of each basis function's inner knots give C(t) = t (Greville)
         greville = knots.unfold(0, ORDER - 1, 1)[1:-1].mean(-1, keepdim=True)
         return cls(torch.lerp(start.unsqueeze(-2), end.unsqueeze(-2), greville), knots)
 
     @classmethod
     def fit(cls, points: Tensor, *, n_control: int | None = None) -> "CubicBSpline":
-        """The spline that is nearest to ``points`` in least squares, and exact in the first and the last.
+        """The least-squares spline through ``points``, which interpolates the first and the last exactly.
 
         Args:
             points: ``(..., N + 1, d)``, taken at equal steps of t; N >= 1.
-            n_control: number of control points, at least 4; by default one a point, so that the spline interpolates.
+            n_control: number of control points, at least 4; by default one per point, so that the spline interpolates.
         """
         checks.latent_points("points", points, min_points=2)
         n_points = points.shape[-2]
-        if n_points < ORDER:  # a line or a parabola has no cubic's worth of data: raise its degree exactly
+        if n_points < ORDER:  # two or three points determine a line or a parabola, which a cubic represents exactly
             points, n_points = _raise_degree(points), ORDER
         n_control = n_points if n_control is None else checks.integer("n_control", n_control, at_least=ORDER)
         n_control = min(n_control, n_points)
@@ -115,11 +116,11 @@ class CubicBSpline:
         return basis(self.knots, self._parameters(t)) @ self.control_points
 
     def __getitem__(self, index: Tensor) -> "CubicBSpline":
-        """The curves of a batch that ``index`` selects along the first dimension."""
+        """The curves that ``index`` selects along the first batch dimension."""
         return CubicBSpline(self.control_points[index], self.knots)
 
     def each(self, t: Tensor) -> Tensor:
-        """Points ``(B, T, d)`` of a batch of B curves, each at parameters of its own ``t (B, T)``."""
+        """Points ``(B, T, d)`` of B curves, each at its own parameters ``t (B, T)``."""
         if t.ndim != 2 or self.control_points.ndim != 3 or len(t) != len(self.control_points):
             batch = tuple(self.control_points.shape[:-2])
             raise ValueError(
@@ -142,7 +143,7 @@ class CubicBSpline:
         """The same curve with one more control point.
 
         Args:
-            at: where its knot goes, inside (0, 1); by default into the middle of the (first) largest interval.
+            at: the new knot, inside (0, 1); by default the middle of the (first) largest interval.
 
         Source:
             Michelis & Becker 2021, App. A (Boehm's rule).
@@ -164,7 +165,7 @@ class CubicBSpline:
         return CubicBSpline(control_points, torch.cat([self.knots[: j + 1], new.reshape(1), self.knots[j + 1 :]]))
 
     def with_knots(self, knots: Tensor) -> "CubicBSpline":
-        """The same curves on ``knots (K,)``, which contain their own."""
+        """The same curves on finer knots ``(K,)``, which must contain the present ones."""
         curve = self
         for knot in knots[~_contained(knots, self.knots)]:
             curve = curve.insert_knot(knot)
@@ -175,17 +176,18 @@ class CubicBSpline:
         return curve
 
     def _parameters(self, t: Tensor) -> Tensor:
+        """``t`` with the knots' dtype and device, checked for shape and range."""
         if not isinstance(t, Tensor) or t.ndim != 1:
             got = tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__
             raise ValueError(f"t: got {got}, expected a tensor (T,)")
         t = t.to(self.knots)
-        if not bool(((t >= 0) & (t <= 1)).all()):  # said so that NaN is refused too
+        if not bool(((t >= 0) & (t <= 1)).all()):  # written so that NaN fails too
             raise ValueError(f"t: got values from {float(t.min()):g} to {float(t.max()):g}, expected 0 to 1")
         return t
 
 
 def _raise_degree(points: Tensor) -> Tensor:
-    """Four points of the line or parabola through two or three, all at equal steps."""
+    """Four points at equal steps on the line or parabola through two or three points at equal steps."""
     t = torch.linspace(0, 1, ORDER, dtype=points.dtype, device=points.device).unsqueeze(-1)
     first, last = points[..., :1, :], points[..., -1:, :]
     four = torch.lerp(first, last, t)
@@ -195,7 +197,7 @@ def _raise_degree(points: Tensor) -> Tensor:
 
 
 def _interpolation_knots(t: Tensor) -> Tensor:
-    """Knots at the data's parameters but the second and the last but one ("not a knot")."""
+    """Knots at the data's parameters, without the second and the last but one ("not-a-knot" conditions)."""
     return torch.cat([t.new_zeros(ORDER), t[2:-2], t.new_ones(ORDER)])
 
 
@@ -205,7 +207,7 @@ def _contained(knots: Tensor, others: Tensor) -> Tensor:
 
 
 def common_knots(several: list[Tensor]) -> Tensor:
-    """The knots that contain all of ``several``, inner knots being simple."""
+    """The union of several knot vectors whose inner knots are simple."""
     knots = several[0]
     for others in several[1:]:
         knots = torch.cat([knots, others[~_contained(others, knots)]]).sort().values

@@ -1,4 +1,4 @@
-"""A variance that grows away from the data: precision as a positive sum of radial basis functions."""
+"""A standard deviation that grows away from the data: its precision is a positive sum of radial basis functions."""
 
 import warnings
 
@@ -20,7 +20,7 @@ class RBFPrecision(nn.Module):
         centers: ``c (K, d)``.
         bandwidths: ``lambda (K,)``, positive.
         weights: ``W (K, D)``, non-negative.
-        zeta: the precision far from all centres, so that sigma tends to :math:`\zeta^{-1/2}` there.
+        zeta: the precision far from all centres, where sigma tends to :math:`\zeta^{-1/2}`.
 
     Source:
         Arvanitidis et al. 2018; Danielou et al. 2024, Sec. 2.3.
@@ -39,16 +39,16 @@ class RBFPrecision(nn.Module):
         return self.centers.shape[-1]
 
     def precision(self, z: Tensor) -> Tensor:
-        """``beta (..., D)`` at ``z (..., d)``."""
+        """The precision ``beta (..., D)`` at ``z (..., d)``."""
         return _activations(z, self.centers, self.bandwidths) @ self.weights + self.zeta
 
     def forward(self, z: Tensor) -> Tensor:
-        """``sigma (..., D)`` at ``z (..., d)``."""
+        """The standard deviation ``sigma (..., D)`` at ``z (..., d)``."""
         return self.precision(z).rsqrt()
 
     def push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """``sigma (n, D)`` at ``z (n, d)`` and its derivatives ``(k, n, D)`` along ``tangents (k, n, d)``."""
-        # a coordinate at a time: sums over the last of few dimensions are slow
+        # one coordinate at a time, because sums over a short last dimension are slow
         gap = z.mT.unsqueeze(-1) - self.centers.mT.contiguous().unsqueeze(1)  # (d, n, K)
         v = torch.exp(-self.bandwidths * gap.square().sum(0))
         std = torch.addmm(self.zeta, v, self.weights).rsqrt()
@@ -58,7 +58,7 @@ class RBFPrecision(nn.Module):
 
 
 def _activations(z: Tensor, centers: Tensor, bandwidths: Tensor) -> Tensor:
-    """v ``(..., K)``; differences first, since |z|^2 - 2 z c + |c|^2 cancels in float32."""
+    """The basis functions v ``(..., K)`` at ``z``. Expanding |z - c|^2 would suffer from cancellation in float32."""
     return torch.exp(-bandwidths * (z.unsqueeze(-2) - centers).square().sum(-1))
 
 
@@ -73,7 +73,8 @@ def fit_rbf_precision(
 ) -> RBFPrecision:
     r"""Fit a variance that matches a target at the data and grows to :math:`1/\zeta` away from it.
 
-    Centres are k-means centres; bandwidths follow from the mean distance in each cluster :math:`C_k`,
+    The centres come from k-means. The bandwidths follow from the mean distance to the centre in each cluster
+    :math:`C_k`,
 
     .. math:: \lambda_k = \tfrac12 \Big( \tfrac{a}{|C_k|} \sum_{z \in C_k} \|z - c_k\| \Big)^{-2},
 
@@ -85,19 +86,19 @@ def fit_rbf_precision(
         latents: encoded data ``(n, d)``.
         variance_target: variances (not deviations) at the latents, ``(n, D)``, positive.
         n_centers: K, at most n. Clusters that stay empty (repeated latents) are left out.
-        curvature: a; larger is smoother.
+        curvature: a; larger values give a smoother variance.
         zeta: precision far from the data.
-        seed: for k-means.
+        seed: seed of k-means.
 
     Returns:
-        a module ``z (..., d) -> sigma (..., D)`` of the latents' dtype, on their device.
+        a module ``z (..., d) -> sigma (..., D)`` with the latents' dtype and device.
 
     Raises:
-        ValueError, TypeError: for arguments of another kind, shape or range; for latents that are all the same point.
+        TypeError, ValueError: for arguments of the wrong type, shape or range; for latents that are all the same point.
 
     Note:
-        A cluster whose points coincide has no radius of its own and is given the median of the others'. The weights
-        stop when an update lowers the mean objective by less than 1e-4 nats a target, or after 200 updates.
+        A cluster whose points coincide gets the median radius of the other clusters. The fit of the weights stops when
+        an update lowers the mean objective by less than 1e-4 nats per target, or after 200 updates.
 
     Source:
         Arvanitidis et al. 2018; Danielou et al. 2024, Sec. 2.3, who fit W by projected gradient descent instead.
@@ -126,9 +127,10 @@ def fit_rbf_precision(
 
 
 def _cluster(latents: Tensor, n_centers: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Cluster centres ``(K, d)`` by k-means, and each latent's cluster ``(n,)``."""
     points = latents.detach().cpu().numpy().astype(np.float64)
     with warnings.catch_warnings():
-        # fewer distinct points than clusters: the empty clusters are dropped below
+        # k-means warns of fewer distinct points than clusters; empty clusters are dropped below
         warnings.simplefilter("ignore", ConvergenceWarning)
         labels = KMeans(n_centers, n_init=1, random_state=seed).fit(points).labels_
     used, labels = np.unique(labels, return_inverse=True)
@@ -137,14 +139,15 @@ def _cluster(latents: Tensor, n_centers: int, seed: int) -> tuple[Tensor, Tensor
 
 
 def _bandwidths(latents: Tensor, centers: Tensor, labels: Tensor, curvature: float) -> Tensor:
+    """lambda ``(K,)`` from the mean radii of the clusters."""
     distance = (latents - centers[labels]).norm(dim=-1)
     total = torch.zeros_like(centers[:, 0]).index_add_(0, labels, distance)
     radius = total / torch.bincount(labels, minlength=len(centers))
-    # below rounding of the coordinates a radius is noise: such a cluster is one point, seen more than once or not
+    # a radius below the rounding errors of the coordinates is that of a single point, repeated or not
     has_radius = radius > 1e2 * torch.finfo(latents.dtype).eps * latents.abs().max()
     if bool(has_radius.any()):
         typical = radius[has_radius].median()
-    elif len(centers) > 1:  # one centre a point: half the distance to the nearest other centre
+    elif len(centers) > 1:  # one centre per point: half the distance to the nearest other centre
         typical = torch.cdist(centers, centers).fill_diagonal_(torch.inf).min(dim=-1).values.median() / 2
     else:
         raise ValueError("latents: all points are the same, expected points with some spread")
@@ -152,13 +155,13 @@ def _bandwidths(latents: Tensor, centers: Tensor, labels: Tensor, curvature: flo
 
 
 def _fit_weights(v: Tensor, target: Tensor, zeta: float, *, max_updates: int = 200, tolerance: float = 1e-4) -> Tensor:
-    """min over W >= 0 of sum(beta t - log beta), beta = v W + zeta, by multiplicative updates.
+    """The weights W >= 0 that minimise sum(beta t - log beta), beta = v W + zeta, by multiplicative updates.
 
-    The update W * (v^T 1/beta) / (v^T t) keeps the weights non-negative without a projection or a step size and
-    never raises the objective once its ratio is taken to the power 1/2 (majorisation; Fevotte & Idier 2011).
+    The update W * sqrt((v^T 1/beta) / (v^T t)) keeps the weights non-negative without a projection or a step size, and
+    never raises the objective (majorisation; Fevotte & Idier 2011).
     """
     pull = (v.T @ target).clamp_min(torch.finfo(v.dtype).tiny)
-    # start from the cluster's own answer: the precision that is right where only this basis function is active
+    # begin with the optimal precision of each cluster if only its own basis function were active
     weights = v.sum(0, keepdim=True).T / pull / v.sum(-1).mean()
     previous = torch.inf
     for update in range(max_updates):

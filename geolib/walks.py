@@ -1,4 +1,4 @@
-"""Random walks in latent space, whose steps a metric shapes."""
+"""Random walks in latent space with steps that follow a metric."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,23 +8,22 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor
-from geolib.metric import PullbackMetric
+from geolib.riemannian import Metric, as_metric
 
-# How many numbers are drawn at once: memory stays flat in the number of steps. Whole blocks are drawn whatever is
-# needed of the last, so that a longer walk begins with the shorter one.
+# How many random numbers are drawn at once, so that memory does not grow with the number of steps. Every block is drawn
+# in full, so that a longer walk with the same seed begins with the shorter one.
 _BLOCK = 2**16
 
 
 class WalkStatus(IntEnum):
-    """How one walker ended; ``WalkStatus(code).sentence`` says what it means and what to do."""
+    """The outcome of one walk; ``WalkStatus(code).sentence`` explains it and gives a remedy."""
 
     COMPLETED = 0
     LEFT = 1
 
     @property
     def sentence(self) -> str:
-        """What happened, and the remedy."""
+        """An explanation, with a remedy where one is needed."""
         return _SENTENCES[self]
 
 
@@ -37,16 +36,16 @@ _SENTENCES = {
 
 @dataclass(frozen=True)
 class Walk:
-    """Random walks and how each ended. Shapes ``(...)`` are the batch shape of the starts."""
+    """Random walks with the outcome of each. ``(...)`` is the batch shape of the starts."""
 
     points: Tensor
-    """``(..., n_steps + 1, d)``, the first exactly the start; a walker that stopped stays at its last point"""
+    """``(..., n_steps + 1, d)``, the first one exactly the start; a walker that has stopped stays at its last point"""
     status: Tensor
     """``(...)``, codes of ``WalkStatus``"""
     n_steps: Tensor
-    """``(...)``, steps that the walker took"""
+    """``(...)``, number of steps taken"""
     n_clipped: Tensor
-    """``(...)``, how many of these the metric alone would have made longer than ``max_stride`` allows"""
+    """``(...)``, number of these steps that were shortened to ``max_stride``"""
 
 
 @torch.no_grad()
@@ -59,44 +58,45 @@ def random_walk(
     max_stride: float = 0.5,
     seed: int = 0,
 ) -> Walk:
-    r"""Walk at random, in steps that have the same length in every direction of the image.
+    r"""Random walks whose steps have the same variance in every direction of the output space.
 
     With the metric :math:`M = U L U^T` at the current point and :math:`\epsilon \sim N(0, I)`,
 
     .. math:: z \leftarrow z + s v, \qquad v = U L^{-1/2} U^T \epsilon,
 
-    so that a step's covariance is :math:`s^2 M^{-1}` in latent space, and :math:`s^2 I` in the image's tangent space.
+    so that a step's covariance is :math:`s^2 M^{-1}` in latent space and :math:`s^2 I` in the image's tangent space.
     Without a metric :math:`v = \epsilon`.
 
     Args:
         metric: a ``PullbackMetric``, any callable ``z (..., d) -> M (..., d, d)``, or None for the Euclidean walk.
-        start: where the walkers start, ``(..., d)``; its dtype and device are those of the walk.
+        start: the first points, ``(..., d)``; the walk has their dtype and device.
         n_steps: number of steps.
         step_size: s, the standard deviation of a step in any one direction, in units of the output; without a metric
             in latent units.
-        max_stride: what this standard deviation is clipped to in latent space, in latent units, along every eigenvector
-            of the metric: eigenvalues below ``(step_size / max_stride) ** 2`` count as that. The default is half a
-            standard deviation of a standard normal prior. Without a metric nothing is clipped.
-        seed: of the draws, which are made on the CPU in float64 and are the same for every dtype and device.
+        max_stride: upper bound of a step's standard deviation along every eigenvector of the metric, in latent units:
+            eigenvalues below ``(step_size / max_stride) ** 2`` are raised to that value. The default is half a standard
+            deviation of a standard normal prior. Without a metric nothing is clipped.
+        seed: seed of the random numbers, which are drawn on the CPU in float64, the same for every dtype and device.
 
     Returns:
-        the walks: points ``(..., n_steps + 1, d)``, and how each walker ended. No gradients are recorded.
+        a ``Walk``: points ``(..., n_steps + 1, d)`` and the outcome of each walk. No gradients are recorded.
 
     Raises:
-        TypeError, ValueError: for arguments of another kind, shape or range; where the metric is not finite at a start.
+        TypeError, ValueError: for arguments of the wrong type, shape or range; where the metric is not finite at a
+            start.
 
     Note:
-        The paper's v is :math:`U L^{-1/2} \epsilon`. The further :math:`U^T` only turns :math:`\epsilon`, which prefers
-        no direction, so the walk's distribution is the same; but v is continuous in z and does not depend on the signs
-        and the order of the eigenvectors, which are arbitrary.
-        A large metric shortens the steps and does not push back: as s tends to 0 the walk tends to the diffusion
-        :math:`dz = M^{-1/2} dW`, which lacks the drift of the metric's own Brownian motion. The clip matters where the
-        generator saturates, outside all data: there M vanishes, and one step would go anywhere.
-        Of a metric whose condition number is beyond its precision (1e6 in float32) the smallest eigenvalue is rounding,
-        and so is the step along its eigenvector, up to the clip.
-        Each step waits for the one before, so that few walkers take about as long as a hundred: with a cheap metric a
-        second or two for 10,000 steps, with a large decoder's own metric ten times as long, by its arithmetic alone. In
-        the plane, ``tabulate()`` a metric first when the decoder is large.
+        The paper's v is :math:`U L^{-1/2} \epsilon`. The additional :math:`U^T` only rotates :math:`\epsilon`, so the
+        walk has the same distribution. It makes v continuous in z and independent of the signs and the order of the
+        eigenvectors, which are arbitrary.
+        A large metric shortens the steps but does not push the walker back: as s tends to 0, the walk tends to the
+        diffusion :math:`dz = M^{-1/2} dW`, which lacks the drift of the metric's Brownian motion. The bound on steps
+        matters far from the data, where the generator saturates: M vanishes there, and steps would be arbitrarily long.
+        Where the metric's condition number exceeds its precision (1e6 in float32), the smallest eigenvalue is
+        dominated by rounding errors, and so is the step along its eigenvector, up to the bound.
+        Steps are taken one after another, so one walker takes about as long as a hundred: a second or two for 10,000
+        steps with a cheap metric, ten times as long with that of a large decoder. With two latent dimensions and a
+        large decoder, ``tabulate()`` the metric first.
 
     Source:
         Danielou et al. 2024, Sec. 3.4.
@@ -110,8 +110,8 @@ def random_walk(
     checks.integer("seed", seed, at_least=0)
 
     z = start.reshape(-1, start.shape[-1])
-    M = None if metric is None else metric_tensor(metric, z)
-    evaluate = metric.unchecked if isinstance(metric, PullbackMetric) else metric
+    metric = None if metric is None else as_metric(metric)
+    M = None if metric is None else metric(z)
     points = z.new_empty(len(z), n_steps + 1, z.shape[-1])
     points[:, 0] = z
     moving = torch.ones(len(z), dtype=torch.bool, device=z.device)
@@ -120,10 +120,10 @@ def random_walk(
         move, clipped = (step_size * noise, None) if M is None else _move(M, noise, step_size, max_stride)
         there = z + move
         moving = moving & _finite(there)
-        # who stopped stays in the batch, at a point known to be good, so that nobody else's row of it changes
+        # a walker that has stopped stays in the batch at its last point, so that the other rows do not change
         there = torch.where(moving.unsqueeze(-1), there, z)
         if M is not None:
-            M_there = evaluate(there)
+            M_there = metric.unchecked(there)
             moving = moving & _finite(M_there)
             M = torch.where(moving[:, None, None], M_there, M)
             n_clipped += clipped & moving
@@ -136,12 +136,12 @@ def random_walk(
 
 
 def _finite(x: Tensor) -> Tensor:
-    """Which rows of ``x`` are finite: ``(n,)``. x - x is zero or NaN; isfinite takes twice as many operations."""
+    """Which rows of ``x`` are finite ``(n,)``. ``x - x`` is zero or NaN; ``isfinite`` takes twice the operations."""
     return (x - x).logical_not().flatten(1).all(-1)
 
 
 def _draws(z: Tensor, n_steps: int, seed: int) -> Iterator[Tensor]:
-    """Standard normal numbers like ``z (n, d)``, for each step."""
+    """Standard normal numbers ``(n, d)`` for each step, with the dtype and device of ``z``."""
     generator = torch.Generator().manual_seed(seed)
     block = max(1, _BLOCK // z.numel())
     for first in range(0, n_steps, block):
@@ -150,7 +150,7 @@ def _draws(z: Tensor, n_steps: int, seed: int) -> Iterator[Tensor]:
 
 
 def _move(M: Tensor, noise: Tensor, step_size: float, max_stride: float) -> tuple[Tensor, Tensor]:
-    """``s M^{-1/2}`` times noise ``(n, d)``, its strides clipped, and which are: ``(n, d)``, ``(n,)``."""
+    """The steps ``s M^{-1/2} noise (n, d)`` with bounded strides, and which of them were shortened ``(n,)``."""
     if M.shape[-1] == 2:
         return _move_in_the_plane(M, noise, step_size, max_stride)
     eigenvalues, U = torch.linalg.eigh(M)
@@ -159,30 +159,31 @@ def _move(M: Tensor, noise: Tensor, step_size: float, max_stride: float) -> tupl
 
 
 def _strides(eigenvalues: Tensor, step_size: float, max_stride: float) -> tuple[Tensor, Tensor]:
-    # a singular metric's zero may be rounded to a negative number
+    """Step lengths along the eigenvectors, bounded by ``max_stride``, and which of them were shortened."""
+    # a zero eigenvalue may be rounded to a negative number
     stride = step_size * eigenvalues.clamp_min(torch.finfo(eigenvalues.dtype).tiny).rsqrt()
     shorter = stride.clamp_max(max_stride)
     return shorter, stride > shorter
 
 
 def _move_in_the_plane(M: Tensor, noise: Tensor, step_size: float, max_stride: float) -> tuple[Tensor, Tensor]:
-    """``_move`` for d = 2 without an eigensolver, which at a thousand points takes ten times as long.
+    """``_move`` for d = 2 in closed form; an eigensolver takes ten times as long at a thousand points.
 
     With eigenvalues :math:`m \\pm r` and N = (M - m I) / r, a function f of the metric is the matrix
     (f(m + r) + f(m - r)) / 2 I + (f(m + r) - f(m - r)) / 2 N.
     """
-    # a hundred walkers are few: what counts is the number of operations, and that those with a Python number as their
-    # operand take twice as long. So p, b and r are doubled, and the noise is halved.
+    # With a hundred walkers the number of operations decides the time, and those with a Python number take twice as
+    # long. Therefore p, b and r are computed doubled, and the noise is halved instead.
     tiny = torch.finfo(M.dtype).tiny
-    a, _, b, c = M.flatten(1).unbind(-1)  # of the lower triangle, as eigh does
+    a, _, b, c = M.flatten(1).unbind(-1)  # the lower triangle, like eigh
     p, b2 = a - c, b + b
     r = torch.hypot(p, b2)
     large = ((a + c + r) / 2).clamp_min(tiny)
-    # det / large: m - r would cancel where the eigenvalues are far apart
+    # det / large, because m - r suffers from cancellation where the eigenvalues are far apart
     small = a * (c / large) - b * (b / large)
     stride, clipped = _strides(torch.stack([large, small]), step_size, max_stride)
     short, long = stride.unbind()
-    # for r = 0 both strides agree, and N may be anything finite
+    # for r = 0 both strides agree, so any finite N will do
     slope = (short - long) / r.clamp_min(tiny)
     mean, p, b = short + long, slope * p, slope * b2
     x, y = (noise / 2).unbind(-1)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, curves_at_once
 from geolib.paths import tridiagonal
 from geolib.paths.energy import path_energy
+from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 
 def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
@@ -43,14 +43,15 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
     Source:
         The equation: Arvanitidis et al. 2018; Michelis & Becker 2021, Sec. 2.1. The weighing is this project's own.
     """
+    metric = as_metric(metric)
     checks.latent_points("points", points, min_points=3)
     flat = points.detach().reshape(-1, *points.shape[-2:])
     with torch.no_grad():
-        parts = [_residual(metric, part) for part in flat.split(curves_at_once(metric, flat))]
+        parts = [_residual(metric, part) for part in flat.split(metric.curves_at_once(flat))]
     return torch.cat(parts).reshape(points.shape[:-2])
 
 
-def _residual(metric: Metric, points: Tensor) -> Tensor:
+def _residual(metric: RiemannianMetric, points: Tensor) -> Tensor:
     energy = path_energy(metric, points[:, 0], points[:, -1])
     found = energy.expand(points, torch.arange(len(points), device=points.device), keep=False)
     if not bool(found.finite.all()):

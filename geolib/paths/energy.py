@@ -1,5 +1,6 @@
 """The path energy of discrete curves to second order: what a Newton step and the geodesic equation need."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
@@ -7,8 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, has_immersion, points_at_once, unchecked_tensor
-from geolib.metric import PullbackMetric
+from geolib.riemannian import ImmersedMetric, RiemannianMetric
 
 
 @dataclass
@@ -89,7 +89,7 @@ class Expansion:
 class PathEnergy(ABC):
     """Half the sum of squared segments of a batch of curves with fixed ends."""
 
-    def __init__(self, metric: Metric):
+    def __init__(self, metric: RiemannianMetric):
         self.metric = metric
 
     @torch.no_grad()
@@ -145,7 +145,7 @@ class ImmersionEnergy(PathEnergy):
     are :math:`-\langle a_i, f''_i \rangle`.
     """
 
-    def __init__(self, metric: PullbackMetric, start: Tensor, end: Tensor):
+    def __init__(self, metric: ImmersedMetric, start: Tensor, end: Tensor):
         super().__init__(metric)
         self.ends = metric.immersion(torch.stack([start, end], dim=1))
 
@@ -257,7 +257,7 @@ class TensorEnergy(PathEnergy):
         return sites.repeat_interleave(2, dim=1) / 4
 
 
-def tensor_and_slopes(metric: Metric, z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+def tensor_and_slopes(metric: RiemannianMetric, z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     r"""M ``(n, d, d)`` at ``z (n, d)``, and :math:`B_{kj} = \partial_k (M \Delta)_j` ``(n, d, d)``, Delta the ``step``.
 
     Values may be not finite. In reverse mode: not every operation in a metric's forward derivatives has a forward
@@ -265,7 +265,7 @@ def tensor_and_slopes(metric: Metric, z: Tensor, step: Tensor) -> tuple[Tensor, 
     """
     with torch.enable_grad():
         z = z.detach().requires_grad_()
-        M = unchecked_tensor(metric, z)
+        M = metric.unchecked(z)
         rows = (M @ step.unsqueeze(-1)).squeeze(-1).sum(0)
         # a metric that does not depend on z is flat
         slopes = [
@@ -288,14 +288,20 @@ def regular(M: Tensor) -> Tensor:
     return M + level[..., None, None] * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
 
 
-def path_energy(metric: Metric, start: Tensor, end: Tensor) -> PathEnergy:
+@functools.singledispatch
+def path_energy(metric: RiemannianMetric, start: Tensor, end: Tensor) -> PathEnergy:
     """The energy of curves from ``start`` to ``end`` ``(B, d)``: by chords where there is an immersion."""
-    return ImmersionEnergy(metric, start, end) if has_immersion(metric) else TensorEnergy(metric)
+    return TensorEnergy(metric)
 
 
-def _parts(metric: Metric, points: Tensor) -> Iterator[slice]:
+@path_energy.register
+def _(metric: ImmersedMetric, start: Tensor, end: Tensor) -> PathEnergy:
+    return ImmersionEnergy(metric, start, end)
+
+
+def _parts(metric: RiemannianMetric, points: Tensor) -> Iterator[slice]:
     """Slices over curves ``(b, N + 1, d)`` that fit a chunk."""
-    size = max(1, points_at_once(metric, points) // (points.shape[1] - 1))
+    size = max(1, metric.points_at_once(points) // (points.shape[1] - 1))
     for first in range(0, len(points), size):
         yield slice(first, first + size)
 

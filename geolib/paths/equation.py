@@ -1,17 +1,18 @@
 """The geodesic equation as an ordinary differential equation of second order."""
 
+import functools
+
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, has_immersion, points_at_once
-from geolib.metric import PullbackMetric
 from geolib.paths.energy import regular, tensor_and_slopes
+from geolib.riemannian import ImmersedMetric, RiemannianMetric
 
 # steps of central differences of the acceleration, relative to their variable's size: eps^(1/3)
 DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}
 
 
-def acceleration(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
+def acceleration(metric: RiemannianMetric, z: Tensor, v: Tensor) -> Tensor:
     r"""The acceleration :math:`\gamma''` of the geodesic through a point with a velocity.
 
     .. math:: \gamma''^k = -\Gamma^k_{ij} v^i v^j, \qquad
@@ -21,7 +22,7 @@ def acceleration(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
     whatever the latent dimension; otherwise one a latent dimension.
 
     Args:
-        metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
+        metric: the metric.
         z: ``(n, d)``.
         v: ``(n, d)``.
 
@@ -32,12 +33,19 @@ def acceleration(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
     Source:
         Arvanitidis et al. 2018, Eq. 9 (the same without Christoffel symbols spelled out).
     """
-    part_of = _by_immersion if has_immersion(metric) else _by_tensor
-    size = points_at_once(metric, z)
-    return torch.cat([part_of(metric, a, b) for a, b in zip(z.split(size), v.split(size), strict=True)])
+    size = metric.points_at_once(z)
+    return torch.cat([_acceleration(metric, a, b) for a, b in zip(z.split(size), v.split(size), strict=True)])
 
 
-def _by_immersion(metric: PullbackMetric, z: Tensor, v: Tensor) -> Tensor:
+@functools.singledispatch
+def _acceleration(metric: RiemannianMetric, z: Tensor, v: Tensor) -> Tensor:
+    M, B = tensor_and_slopes(metric, z, v)
+    v = v.unsqueeze(-1)
+    return torch.linalg.solve(regular(M), B @ v / 2 - B.mT @ v).squeeze(-1)
+
+
+@_acceleration.register
+def _(metric: ImmersedMetric, z: Tensor, v: Tensor) -> Tensor:
     M, force = torch.zeros(len(z), z.shape[1], z.shape[1]).to(z), torch.zeros_like(z)
     with torch.enable_grad():
         z = z.detach().requires_grad_()
@@ -60,9 +68,3 @@ def _second_derivative(tangents: Tensor, z: Tensor, v: Tensor) -> Tensor:
     if slope is None or not slope.requires_grad:
         return torch.zeros_like(along)
     return torch.autograd.grad(slope, cotangent, v)[0]
-
-
-def _by_tensor(metric: Metric, z: Tensor, v: Tensor) -> Tensor:
-    M, B = tensor_and_slopes(metric, z, v)
-    v = v.unsqueeze(-1)
-    return torch.linalg.solve(regular(M), B @ v / 2 - B.mT @ v).squeeze(-1)

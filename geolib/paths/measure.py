@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, has_immersion, metric_tensor, nested_lengths
+from geolib.riemannian import RiemannianMetric
 from geolib.spline import CubicBSpline, common_knots
 
 _MAX_SEGMENTS = 4096
@@ -89,16 +89,7 @@ class Measured:
         return Measured(CubicBSpline(values[0], knots), *values[1:])
 
 
-def rounding_floor(metric: Metric, z: Tensor) -> Tensor:
-    """The length ``(B,)`` that rounding of the coordinates and images near ``z (B, d)`` may give to one segment."""
-    largest = metric_tensor(metric, z).diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0).sqrt()
-    size = largest * z.norm(dim=-1)
-    if has_immersion(metric):
-        size = size + metric.immersion(z).norm(dim=-1)
-    return torch.finfo(z.dtype).eps * size
-
-
-def measure(metric: Metric, curve: CubicBSpline, n_segments: int, rtol: float) -> Measured:
+def measure(metric: RiemannianMetric, curve: CubicBSpline, n_segments: int, rtol: float) -> Measured:
     """Riemannian lengths of curves, parameters at equal steps of that length, and whether it is known to ``rtol``.
 
     The error of a sum over segments falls with their number squared, so two sums give a third whose error falls with
@@ -115,11 +106,11 @@ def measure(metric: Metric, curve: CubicBSpline, n_segments: int, rtol: float) -
     t = P.new_zeros(len(P), n_segments + 1)
     active = torch.arange(len(P), device=P.device)
     n_fine = 4 * math.ceil(n_segments / 2)
-    floor = rounding_floor(metric, P[:, 0])
+    floor = metric.rounding_floor(P[:, 0])
     shortest = n_fine * floor
     while len(active):
         parameters = latent_parameters(curve[active], n_fine)
-        segments, by_two, by_four = nested_lengths(metric, curve[active].each(parameters))
+        segments, by_two, by_four = metric.nested_lengths(curve[active].each(parameters))
         fine = segments.sum(-1)
         t[active] = even_parameters(parameters, segments, n_segments)
         better, good = fine + (fine - by_two) / 3, by_two + (by_two - by_four) / 3

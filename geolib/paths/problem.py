@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, curve_length, straight
+from geolib.curves import straight
 from geolib.paths.starts import LatentGraph
+from geolib.riemannian import RiemannianMetric
 from geolib.spline import CubicBSpline
 
 
@@ -15,7 +16,7 @@ from geolib.spline import CubicBSpline
 class Problem:
     """A batch of boundary value problems, checked and broadcast; start and end differ in every row."""
 
-    metric: Metric
+    metric: RiemannianMetric
     start: Tensor
     """(B, d)"""
     end: Tensor
@@ -53,7 +54,7 @@ class Solution:
     def through(cls, problem: Problem, points: Tensor, status: Tensor, n_steps: Tensor) -> "Solution":
         """The splines through points ``(B, N + 1, d)`` at equal steps of t, whose ends are made exact."""
         points[:, 0], points[:, -1] = problem.start, problem.end
-        return cls(CubicBSpline.fit(points), status, n_steps, curve_length(problem.metric, points))
+        return cls(CubicBSpline.fit(points), status, n_steps, problem.metric.length(points))
 
 
 def resampled(points: Tensor, n_segments: int) -> Tensor:

@@ -10,9 +10,10 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, curve_length, straight
+from geolib.curves import straight
 from geolib.paths.arrays import to_numpy
 from geolib.paths.measure import even_parameters
+from geolib.riemannian import Metric, as_metric
 
 _EDGE_SEGMENTS = 4
 _PATH_SEGMENTS = 16
@@ -57,7 +58,7 @@ class LatentGraph:
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, d)")
         self.n_neighbors = checks.integer("n_neighbors", n_neighbors, at_least=1)
         checks.integer("max_nodes", max_nodes, at_least=1)
-        self.metric = metric
+        self.metric = as_metric(metric)
         self.nodes = latents.detach()
         if len(latents) > max_nodes:
             generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
@@ -109,7 +110,7 @@ class LatentGraph:
             corners, reached = torch.from_numpy(position[path]), torch.from_numpy(distance[i, path])
             guess[i] = smoothed_polygon(corners, reached.diff(), n_segments).to(guess)
         guess[:, 0], guess[:, -1] = start, end
-        length = to_numpy(curve_length(self.metric, _subdivided(guess)))
+        length = to_numpy(self.metric.length(_subdivided(guess)))
         shorter, connected = length <= _WORTHWHILE * direct, np.isfinite(arrival)
         return Paths(guess, *(torch.from_numpy(x).to(start.device) for x in (shorter & connected, connected)))
 
@@ -121,7 +122,7 @@ class LatentGraph:
 
     def _lengths(self, a: Tensor, b: Tensor, n_segments: int = _EDGE_SEGMENTS) -> np.ndarray:
         parts = [
-            curve_length(self.metric, straight(p, q, n_segments))
+            self.metric.length(straight(p, q, n_segments))
             for p, q in zip(a.split(_EDGES_AT_ONCE), b.split(_EDGES_AT_ONCE), strict=True)
             if len(p)
         ]

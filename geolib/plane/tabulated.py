@@ -1,35 +1,36 @@
-"""A metric of the plane, evaluated once on a grid and looked up from then on."""
+"""A metric of the plane that is evaluated once on a grid and interpolated afterwards."""
 
 import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, metric_tensor, points_at_once
+from geolib.riemannian import Metric, as_metric
 
 _N_PROBES = 2000
-# With 784 outputs, chunks of 891 points took 1.4 to 2.3 times as long as of 200 to 400, whose memory is reused sooner.
+# With 784 outputs, chunks of 891 points took 1.4 to 2.3 times as long as those of 200 to 400, which reuse
+# their memory sooner.
 _POINTS_AT_ONCE_CPU = 256
 
 
 class TabulatedMetric:
-    """What ``tabulate`` returns: a callable ``z (..., 2) -> M (..., 2, 2)``, which every function takes as a metric."""
+    """The result of ``tabulate``: a metric ``z (..., 2) -> M (..., 2, 2)`` for every function of the package."""
 
     error: float
-    """the largest relative error of the tensor, where it was compared"""
+    """the largest relative error of the tensor at the points where it was compared"""
     typical_error: float
     """the median of these errors"""
 
     def __init__(self, nodes: Tensor, lower: Tensor, upper: Tensor):
         n = len(nodes) - 1
         self.lower, self.upper, self.resolution = lower, upper, n
-        # For every cell all that its nodes hold in one row: at few points it is the number of operations that takes the
-        # time. The far nodes come first, and about the box is a ring of cells that are NaN.
+        # Each row of the table holds the values at all nodes of one cell, because at few points the number of
+        # operations decides the time. The far nodes come first, and a ring of NaN cells surrounds the box.
         logs = _logarithm(nodes)
         table = logs.new_full((n + 2, n + 2, 12), torch.nan)
         table[1:-1, 1:-1] = torch.cat([logs[i : i + n, j : j + n] for i in (1, 0) for j in (1, 0)], dim=-1)
         self._table = table.flatten(0, 1)
         scale = n / (upper - lower)
-        # the upper edge is inside
+        # the upper edge belongs to the box
         self._scale = torch.where((upper - lower) * scale > n, torch.nextafter(scale, torch.zeros_like(scale)), scale)
         self._edges = torch.arange(n + 1, dtype=lower.dtype, device=lower.device)
         self._edges[-1] = torch.nextafter(self._edges[-1], self._edges[-1] + 1)
@@ -38,7 +39,7 @@ class TabulatedMetric:
         """The metric tensor at ``z``.
 
         Args:
-            z: latent points ``(..., 2)`` of the table's dtype, on its device.
+            z: latent points ``(..., 2)`` with the table's dtype and device.
 
         Returns:
             ``(..., 2, 2)``, symmetric positive definite, NaN outside the box; differentiable with respect to ``z``
@@ -50,7 +51,7 @@ class TabulatedMetric:
                 f"{self.lower.device} like the table"
             )
         at = (z.reshape(-1, 2) - self.lower) * self._scale
-        # 1 to n inside, and 0 or n + 1 beyond (NaN too)
+        # 1 to n inside the box, 0 or n + 1 outside and for NaN
         cell = torch.bucketize(at.detach(), self._edges, right=True)
         i, j = cell.unbind(-1)
         far, near = self._table.index_select(0, torch.add(j, i, alpha=self.resolution + 2)).chunk(2, dim=-1)
@@ -61,46 +62,46 @@ class TabulatedMetric:
 
 @torch.no_grad()
 def tabulate(metric: Metric, lower: Tensor, upper: Tensor, *, resolution: int = 256) -> TabulatedMetric:
-    r"""Evaluate a metric of the plane once on a grid, and interpolate its logarithm from then on.
+    r"""Evaluate a metric of the plane on a grid, and return a metric that interpolates its logarithm.
 
-    In the cell between four nodes, at the shares :math:`u, v \in [0, 1]` of its sides,
+    At relative coordinates :math:`u, v \in [0, 1]` in the cell between four nodes,
 
     .. math:: \log M(z) = (1 - u) (1 - v) \log M_{00} + u (1 - v) \log M_{10} + (1 - u) v \log M_{01} + u v \log M_{11},
 
-    so that M is positive definite. Outside the box it is NaN, and a random walk stops at the edge.
+    so that M is positive definite. Outside the box M is NaN, and a random walk stops at the edge.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., 2) -> M (..., 2, 2)``.
-        lower: the box's corner of the smallest coordinates, ``(2,)``, in latent units; its dtype and device are those
-            of the table, and of the points that it can be asked about.
+        lower: the corner of the box with the smallest coordinates, ``(2,)``, in latent units. The table and its
+            arguments have the same dtype and device.
         upper: the opposite corner, ``(2,)``.
-        resolution: cells along each side. The metric is evaluated at ``(resolution + 1) ** 2`` nodes, and 12 numbers
-            are kept for every cell.
+        resolution: number of cells along each side. The metric is evaluated at ``(resolution + 1) ** 2`` nodes, and 12
+            numbers are stored per cell.
 
     Returns:
-        a callable ``z (..., 2) -> M (..., 2, 2)``, differentiable with respect to z, that goes wherever a metric does.
-        Its attributes ``error`` and ``typical_error`` are the largest and the median relative error
+        a callable ``z (..., 2) -> M (..., 2, 2)``, differentiable with respect to z, that every function accepts as a
+        metric. Its attributes ``error`` and ``typical_error`` are the largest and the median relative error
         :math:`\|M - M'\|_F / \|M'\|_F` against the metric M' itself, at the centres of 2,000 cells drawn at random (of
         all cells where there are fewer).
 
     Raises:
-        TypeError, ValueError: for arguments of another kind, shape or range; where the metric is not finite at a node
-            or at one of these centres, with the first such point.
+        TypeError, ValueError: for arguments of the wrong type, shape or range; where the metric is not finite at a node
+            or at one of these centres. The message gives the first such point.
 
     Note:
-        The error is of second order in the sides of the cells: twice the resolution divides it by four. What is
-        narrower than a cell is missed: a kink, a point where the metric vanishes, the wall of an RBF variance; there
-        ``error`` stays large, and ``typical_error`` tells of the rest.
-        Tensors interpolated without their logarithm would be too large across narrow directions: where a metric of
-        condition number k turns, the smaller eigenvalue between two nodes grows in proportion to k, here to log k.
-        In front of an RBF variance's wall, walkers were so held back that they took many times as long to leave.
-        Eigenvalues below rounding of the largest (the dtype's eps times it) count as that.
-        Derivatives jump from cell to cell, which a solver of geodesics sees once it is asked for more than the table
-        has.
+        The error is of second order in the sides of the cells: twice the resolution divides it by four. Features that
+        are narrower than a cell are missed, such as a kink, a point where the metric vanishes, or the wall of an RBF
+        variance. There ``error`` remains large, and ``typical_error`` describes the rest of the box.
+        Without the logarithm the interpolated tensors would be too large along the minor axis: where the eigenvectors
+        of a metric with condition number k rotate, the smaller eigenvalue between two nodes would grow in proportion to
+        k, here to log k. In front of the wall of an RBF variance this would keep walkers inside many times as long.
+        Eigenvalues smaller than the dtype's eps times the largest are raised to that value.
+        Derivatives jump from cell to cell, so geodesics cannot be computed more accurately than the table.
 
     Source:
-        This project's own; the logarithm is from Arsigny et al. 2006, "Log-Euclidean metrics".
+        This project. The logarithm is from Arsigny et al. 2006, "Log-Euclidean metrics".
     """
+    metric = as_metric(metric)
     for name, corner in (("lower", lower), ("upper", upper)):
         checks.latent_points(name, corner)
         if corner.shape != (2,):
@@ -112,10 +113,10 @@ def tabulate(metric: Metric, lower: Tensor, upper: Tensor, *, resolution: int = 
     lower, upper = lower.detach().clone(), upper.detach().clone()
 
     def evaluate(z: Tensor) -> Tensor:
-        size = points_at_once(metric, z)
+        size = metric.points_at_once(z)
         if z.device.type == "cpu":
             size = min(size, _POINTS_AT_ONCE_CPU)
-        return torch.cat([metric_tensor(metric, part) for part in z.split(size)])
+        return torch.cat([metric(part) for part in z.split(size)])
 
     share = torch.linspace(0, 1, resolution + 1, dtype=lower.dtype, device=lower.device).unsqueeze(-1)
     nodes = torch.cartesian_prod(*torch.lerp(lower, upper, share).unbind(-1))
@@ -134,9 +135,9 @@ def tabulate(metric: Metric, lower: Tensor, upper: Tensor, *, resolution: int = 
 def _logarithm(M: Tensor) -> Tensor:
     """log M ``(..., 2, 2)`` as m, p, b ``(..., 3)``: the matrix [[m + p, b], [b, m - p]]."""
     eigenvalues, U = torch.linalg.eigh(M)
-    kind = torch.finfo(M.dtype)
-    # what is below rounding of the largest has no digit of its own, and may be zero or negative
-    floor = (kind.eps * eigenvalues[..., 1:]).clamp_min(kind.tiny)
+    limits = torch.finfo(M.dtype)
+    # eigenvalues below the rounding errors of the largest have no correct digit, and may be zero or negative
+    floor = (limits.eps * eigenvalues[..., 1:]).clamp_min(limits.tiny)
     small, large = eigenvalues.clamp_min(floor).log().unbind(-1)
     x, y = U[..., 1].unbind(-1)
     r = (large - small) / 2

@@ -1,4 +1,4 @@
-"""One file a method, one line a method here. A solver is ``solve(problem, **its own options) -> Solution``."""
+"""The registry of solvers: one file and one line per method. A solver is ``solve(problem, **options) -> Solution``."""
 
 from geolib.solvers import bvp, discrete, fixed_point, georce, graph, network, newton, quadratic, spline
 

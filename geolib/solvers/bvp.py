@@ -1,4 +1,4 @@
-"""The geodesic equation as a two-point boundary value problem, by scipy's collocation."""
+"""The geodesic equation as a two-point boundary value problem, solved by SciPy's collocation."""
 
 import numpy as np
 import torch
@@ -6,35 +6,36 @@ from scipy.integrate import solve_bvp
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric
 from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import RiemannianMetric
 from geolib.spline import CubicBSpline
 
-_OUTCOMES = {0: Status.CONVERGED, 1: Status.MAX_NODES, 2: Status.DIVERGED, 3: Status.DIVERGED}  # scipy's
+# by the status codes of scipy.integrate.solve_bvp
+_OUTCOMES = {0: Status.CONVERGED, 1: Status.MAX_NODES, 2: Status.DIVERGED, 3: Status.DIVERGED}
 
 
 class _OutOfSteps(Exception):
-    """The callback's way out of scipy's loop."""
+    """Raised in a callback to leave SciPy's loop when the steps are used up."""
 
 
 class _NotFinite(Exception):
-    """The same, where the iteration left the region in which the metric is finite."""
+    """Raised in a callback when the iteration has left the region where the metric is finite."""
 
 
 def solve(problem: Problem, *, max_nodes: int = 1000) -> Solution:
-    r"""Solve :math:`z'' = -\Gamma(z', z')` with both ends given, pair by pair.
+    r"""Solve :math:`z'' = -\Gamma(z', z')` for given end points, one pair at a time.
 
-    Collocation of fourth order on a mesh that adapts itself, in float64; the metric is evaluated in the caller's
-    precision. A step is one linearisation on the whole mesh. Where it converges the curve is accurate, but it may be
-    another geodesic than the shortest, or none may be found: Newton's method on the equation has no energy to hold on
-    to.
+    The method is collocation of fourth order on an adaptive mesh, in float64; the metric is evaluated in the caller's
+    precision. A step is one linearisation on the whole mesh. A curve that has converged is accurate, but need not be
+    the shortest geodesic. The iteration may also diverge, because Newton's method on the equation does not minimise
+    anything.
 
     Args:
         problem: end points and initial curves.
-        max_nodes: at most so many mesh nodes a curve.
+        max_nodes: largest number of mesh nodes per curve.
 
     Source:
         Arvanitidis et al. 2018, Sec. 3 (the equation, solved by Matlab's bvp5c); Kierzenka & Shampine 2001.
@@ -52,23 +53,23 @@ def solve(problem: Problem, *, max_nodes: int = 1000) -> Solution:
 
 
 class _Pair:
-    """One pair of points: the equation, its derivatives, and how far the iteration got."""
+    """One pair of points: the equation, its derivatives and the state of the iteration."""
 
     def __init__(self, problem: Problem, row: int, points: Tensor):
-        self.metric: Metric = problem.metric
-        self.kind = problem.start[row]
+        self.metric: RiemannianMetric = problem.metric
+        self.like = problem.start[row]  # dtype and device of the metric's arguments
         self.start, self.end = to_numpy(problem.start[row]), to_numpy(problem.end[row])
         self.max_steps = int(problem.max_steps[row])
-        self.tolerance = 0.1 * problem.rtol**0.5  # of the equation; what it makes of the length is its square
+        self.tolerance = 0.1 * problem.rtol**0.5  # of the equation; the relative error in length is about its square
         first = CubicBSpline.fit(points)
         self.t = np.linspace(0, 1, len(points))
-        t = torch.from_numpy(self.t).to(self.kind)
+        t = torch.from_numpy(self.t).to(self.like)
         self.first = np.concatenate([to_numpy(first(t)).T, to_numpy(first.velocity(t)).T])
         self.calls = 0
-        self.seen = self.t, self.first  # the last state that was linearised
+        self.latest = self.t, self.first  # the last state that was linearised
 
     def solve(self, max_nodes: int) -> tuple[tuple, int, int]:
-        """The curve as a function of t with its number of mesh intervals, its status, and how many steps it took."""
+        """The curve as a function of t with its number of mesh intervals, its status and its number of steps."""
         try:
             with np.errstate(all="ignore"):
                 found = solve_bvp(
@@ -90,11 +91,11 @@ class _Pair:
 
     @property
     def n_steps(self) -> int:
-        """Linearisations: scipy asks for the derivatives at the nodes, then in the middle between them."""
+        """Number of linearisations: SciPy asks for derivatives twice per step, at the nodes and at their midpoints."""
         return (self.calls + 1) // 2
 
     def _interrupted(self, status: Status) -> tuple[tuple, int, int]:
-        t, y = self.seen
+        t, y = self.latest
         d = len(self.start)
         return (lambda at: np.stack([np.interp(at, t, row) for row in y[:d]]), len(t) - 1), status, self.n_steps
 
@@ -103,8 +104,8 @@ class _Pair:
         return np.concatenate([first[:d] - self.start, last[:d] - self.end])
 
     def _acceleration(self, z: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """``(d, n)`` each."""
-        a = to_numpy(acceleration(self.metric, *(torch.from_numpy(x.T.copy()).to(self.kind) for x in (z, v)))).T
+        """The acceleration ``(d, n)`` at positions and velocities ``(d, n)``."""
+        a = to_numpy(acceleration(self.metric, *(torch.from_numpy(x.T.copy()).to(self.like) for x in (z, v)))).T
         if not np.isfinite(a).all():
             raise _NotFinite
         return a
@@ -114,17 +115,17 @@ class _Pair:
         return np.concatenate([y[d:], self._acceleration(y[:d], y[d:])])
 
     def _derivatives(self, t: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """How the right side changes with the state ``(2 d, 2 d, n)``, by central differences of one batch."""
+        """Derivatives of the right side in the state ``(2 d, 2 d, n)``, by central differences in one batch."""
         if self.calls == 2 * self.max_steps:
             raise _OutOfSteps
         if self.calls % 2 == 0:
-            self.seen = t, y
+            self.latest = t, y
         self.calls += 1
         d, n = len(self.start), len(t)
         z, v = y[:d], y[d:]
         eye = np.eye(d)[:, :, None]
-        h = DIFFERENCE[self.kind.dtype] * max(1e-3, np.abs(z).max())
-        # the acceleration is quadratic in the velocity, so that a difference of any size is exact there
+        h = DIFFERENCE[self.like.dtype] * max(1e-3, np.abs(z).max())
+        # the acceleration is quadratic in the velocity, so central differences of any size are exact there
         k = max(np.abs(v).max(), np.finfo(float).tiny)
         states = np.concatenate([z + h * eye, z - h * eye, *[np.broadcast_to(z, (d, d, n))] * 2])
         velocities = np.concatenate([*[np.broadcast_to(v, (d, d, n))] * 2, v + k * eye, v - k * eye])

@@ -1,4 +1,4 @@
-"""Batched descent: limited-memory BFGS with a preconditioner, one line search a problem."""
+"""Batched descent: limited-memory BFGS with a preconditioner and a line search per problem."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from geolib.curves import Metric, metric_tensor
+from geolib.riemannian import RiemannianMetric
 from geolib.solvers.backtracking import backtrack
 
 # value (b,) and gradient (b, m) of the problems with these indices (b,) at these unknowns (b, m)
@@ -19,7 +19,7 @@ _CUT = 0.5  # a step that does not lower the value enough is halved
 
 @dataclass
 class Descent:
-    """Where each problem of a batch ended."""
+    """The result of a descent for each problem of a batch."""
 
     unknowns: Tensor
     """(B, m)"""
@@ -28,7 +28,7 @@ class Descent:
     n_steps: Tensor
     """(B,), accepted steps"""
     settled: Tensor
-    """(B,), whether the value had stopped falling, as against running out of steps"""
+    """(B,), whether the value stopped falling before the steps ran out"""
 
 
 def minimise(
@@ -42,19 +42,19 @@ def minimise(
 ) -> Descent:
     """Minimise a batch of independent smooth functions; values never rise.
 
-    A problem leaves the batch when two successive steps lower its value by less than ``tolerance`` relative to it, when
-    no step along the preconditioned gradient lowers it any more, or after its ``max_steps``.
+    A problem is done when each of two successive steps lowers its value by less than ``tolerance`` times the value,
+    when no step along the preconditioned gradient lowers it, or after its ``max_steps``.
 
     Args:
         objective: values and gradients.
-        unknowns: first guesses ``(B, m)``.
+        unknowns: initial values ``(B, m)``.
         precondition: approximate inverse Hessian, positive definite.
-        tolerance: relative decrease a step.
+        tolerance: relative decrease per step.
         max_steps: ``(B,)``.
-        memory: number of step pairs kept.
+        memory: number of past steps that approximate the Hessian.
 
     Source:
-        Liu & Nocedal 1989; the pairs' gradients are used only where they have positive curvature.
+        Liu & Nocedal 1989. Steps along which the curvature is not positive are left out of the approximation.
     """
     n_problems = len(unknowns)
     x = unknowns.clone()
@@ -70,7 +70,7 @@ def minimise(
     while len(active):
         direction = -_two_loops(gradient[active], active, steps, changes, curvatures, precondition)
         slope = (direction * gradient[active]).sum(-1)
-        # rounding can turn a direction uphill; fall back to the preconditioned gradient
+        # rounding can make a direction point uphill; then the preconditioned gradient replaces it
         uphill = slope >= 0
         if bool(uphill.any()):
             direction[uphill] = -precondition(gradient[active[uphill]], active[uphill])
@@ -99,11 +99,11 @@ def minimise(
         n_steps[moved] += 1
         fresh[moved] = False
 
-        # A failed search is repeated once from the preconditioned gradient alone, its history forgotten.
+        # A failed search is repeated once along the preconditioned gradient, without the past steps.
         failed = active[~search.accepted]
         give_up, retry = failed[fresh[failed]], failed[~fresh[failed]]
-        for kept in curvatures:
-            kept[retry] = 0
+        for curvature in curvatures:
+            curvature[retry] = 0
         fresh[retry] = True
         settled[give_up] = True
         settled[moved] = quiet[moved] >= 2
@@ -111,10 +111,12 @@ def minimise(
     return Descent(x, value, n_steps, settled)
 
 
-def inverse_mean_metric(metric: Metric, points: Tensor) -> Tensor:
-    """The inverse of the metric's mean over the points of each curve ``(B, n, d)``, kept away from singular:
-    ``(B, d, d)``, which scales a descent."""
-    M = torch.stack([metric_tensor(metric, z) for z in points.unbind(1)]).mean(0)
+def inverse_mean_metric(metric: RiemannianMetric, points: Tensor) -> Tensor:
+    """The inverse ``(B, d, d)`` of the metric's mean over the points of each curve ``(B, n, d)``.
+
+    Eigenvalues of the mean are raised to at least 1e-3 of the largest. The inverse scales the steps of a descent.
+    """
+    M = torch.stack([metric(z) for z in points.unbind(1)]).mean(0)
     values, vectors = torch.linalg.eigh(M)
     values = values.clamp_min(1e-3 * values[:, -1:]).clamp_min(torch.finfo(M.dtype).tiny)
     return vectors @ (vectors.mT / values.unsqueeze(-1))
@@ -128,7 +130,7 @@ def _two_loops(
     curvatures: list[Tensor],
     precondition: Preconditioner,
 ) -> Tensor:
-    """The inverse Hessian's approximation applied to ``gradient (b, m)``; pairs with curvature zero do nothing."""
+    """Apply the approximate inverse Hessian to ``gradient (b, m)``; past steps with curvature zero have no effect."""
     q = gradient.clone()
     weights = []
     for s, y, rho in zip(reversed(steps), reversed(changes), reversed(curvatures), strict=True):
@@ -137,11 +139,11 @@ def _two_loops(
         weights.append(a)
     r = precondition(q, active)
     if steps:
-        # scale the preconditioner to the latest curvature that was seen
+        # scale the preconditioner to the curvature along the latest step
         s, y, rho = steps[-1][active], changes[-1][active], curvatures[-1][active]
-        seen = (y * precondition(y, active)).sum(-1)
-        known = (rho > 0) & (seen > 0)
-        r = r * torch.where(known, (s * y).sum(-1) / torch.where(known, seen, 1.0), 1.0).unsqueeze(-1)
+        expected = (y * precondition(y, active)).sum(-1)
+        known = (rho > 0) & (expected > 0)
+        r = r * torch.where(known, (s * y).sum(-1) / torch.where(known, expected, 1.0), 1.0).unsqueeze(-1)
     for s, y, rho, a in zip(steps, changes, curvatures, reversed(weights), strict=True):
         b = rho[active] * (y[active] * r).sum(-1)
         r += (a - b).unsqueeze(-1) * s[active]

@@ -1,4 +1,4 @@
-"""Points moved by gradient descent, as the first papers on decoders did."""
+"""Gradient descent on the points of discrete curves, the method of the first papers on decoders."""
 
 import torch
 from torch import Tensor
@@ -9,20 +9,20 @@ from geolib.paths.status import Status
 from geolib.solvers.backtracking import backtrack
 from geolib.spline import CubicBSpline
 
-_REMEMBERED = 10  # energies, of which a step must undercut the largest
+_REMEMBERED = 10  # a step must lower the energy below the largest of so many past energies
 _CUT = 0.25  # a step that does not lower the energy enough is quartered
-_QUIET = 10  # steps over which the energy's fall is judged, as this descent does not fall evenly
+_QUIET = 10  # convergence is judged over so many steps, as the energy may rise in single ones
 
 
 def solve(problem: Problem) -> Solution:
     r"""Minimise the discrete energy :math:`\sum_i |z_{i+1} - z_i|_M^2` by descent along its plain gradient.
 
-    Steps have the length of Barzilai & Borwein, shortened until the energy falls below the largest of the last ten.
-    The number of steps grows with the number of points, since only neighbours feel each other's moves.
+    Step lengths follow Barzilai & Borwein; they are shortened until the energy falls below the largest of the last ten.
+    The number of steps grows with the number of points, because a step passes information only between neighbours.
 
     Source:
-        Shao et al. 2017, Algorithm 1; Laine 2018. Both take one fixed step length. The lengths here: Barzilai & Borwein
-        1988; Raydan 1997.
+        Shao et al. 2017, Algorithm 1; Laine 2018. Both use one fixed step length. The step lengths used here: Barzilai
+        & Borwein 1988; Raydan 1997.
     """
     points = problem.points()
     n_curves = len(points)
@@ -58,7 +58,7 @@ def solve(problem: Problem) -> Solution:
         better = active[new_energy < best[active]]
         best[better], best_points[better] = energy[better], points[better]
         due = active[n_steps[active] % _QUIET == 0]
-        # a length's relative change is half its energy's; and a slow descent has farther to go than it seems
+        # a length's relative change is half its energy's; the factor 4 allows for slow convergence
         quiet = before[due] - best[due] <= problem.rtol / 8 * best[due]
         status[due[quiet]] = Status.CONVERGED
         before[due] = best[due]
@@ -74,14 +74,14 @@ def _energy(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _first_size(points: Tensor, energy: Tensor) -> Tensor:
-    """Step lengths ``(B,)`` in units of the inverse of the energy's curvature, which a flat space has."""
+    """First step lengths ``(B,)``: the inverse of the curvature that the energy has in a flat space."""
     n_segments = points.shape[1] - 1
     latent = n_segments * points.diff(dim=1).square().sum((-2, -1))
     return latent / energy.clamp_min(torch.finfo(points.dtype).tiny) / (8 * n_segments)
 
 
 def _next_size(step: Tensor, change: Tensor, size: Tensor) -> Tensor:
-    """Barzilai & Borwein's second length; where the curvature seen is not positive, twice the last one."""
+    """Barzilai & Borwein's second step length; where the curvature is not positive, twice the last length."""
     product, square = (step * change).sum((-2, -1)), change.square().sum((-2, -1))
     known = (product > 0) & (square > 0)
     return torch.where(known, product / torch.where(known, square, 1.0), 2 * size)

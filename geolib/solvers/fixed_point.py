@@ -1,4 +1,4 @@
-"""The geodesic equation by a fixed point: a Gaussian process whose acceleration is what the metric asks for."""
+"""The geodesic equation by fixed-point iteration, with the curve as a Gaussian process."""
 
 from dataclasses import dataclass
 
@@ -6,27 +6,29 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import Metric, straight, unchecked_tensor
+from geolib.curves import straight
 from geolib.paths.equation import acceleration
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import RiemannianMetric
 
-_NOISE = 1e-10  # of the accelerations that are conditioned on, relative to their variance
+_NOISE = 1e-10  # variance of the noise on the accelerations, relative to their prior variance
 _BOLDER, _SHORTER = 1.5, 0.5
-_LEAST_SHARE = 1e-4  # of the way to where the equation points; a curve that must be more careful than that is lost
+_LEAST_SHARE = 1e-4  # of the step to the equation's accelerations; a curve that needs a smaller one has diverged
 
 
 def solve(problem: Problem, *, n_nodes: int | None = None, lengthscale: float | None = None) -> Solution:
-    r"""Iterate :math:`c'' \leftarrow -\Gamma(c', c')` at nodes, the curve between being a Gaussian process.
+    r"""Iterate :math:`c'' \leftarrow -\Gamma(c', c')` at nodes, with the mean of a Gaussian process as the curve.
 
-    The process has the straight line as its mean and a squared exponential kernel. Conditioned on both ends and on the
-    accelerations y at the nodes, its mean is the curve: :math:`c = m + A y`. The next accelerations are those of the
-    geodesic equation on that curve, of which a share is taken, the larger the better it went. No Jacobian is needed.
+    The prior mean is the straight line and the kernel is squared exponential. The curve is the mean conditioned on both
+    ends and on the accelerations y at the nodes: :math:`c = m + A y`. An iteration moves y towards the accelerations
+    that the geodesic equation gives on this curve, by a share that grows after a success and shrinks after a failure.
+    No Jacobian is needed.
 
     Args:
         problem: end points and initial curves.
-        n_nodes: where the equation is asked, at equal steps of t; by default half as many as segments, and at least 9.
-        lengthscale: of the kernel, in units of t; by default three times the distance of nodes.
+        n_nodes: number of nodes, at equal steps of t; by default one for every second segment, and at least 9.
+        lengthscale: length scale of the kernel, in units of t; by default three times the distance between nodes.
 
     Source:
         Arvanitidis et al. 2019, "Fast and Robust Shortest Paths on Manifolds Learned from Data", Sec. 3.
@@ -46,7 +48,7 @@ def solve(problem: Problem, *, n_nodes: int | None = None, lengthscale: float | 
     status = torch.full_like(problem.max_steps, Status.MAX_STEPS)
     active = torch.arange(len(line), device=like.device)
     while True:
-        # what it makes of the length is its square
+        # the relative error in length is about the square of the residual
         good = residual[active] <= 0.1 * problem.rtol**0.5
         lost = ~good & (share[active] < _LEAST_SHARE)
         status[active[good]], status[active[lost]] = Status.CONVERGED, Status.DIVERGED
@@ -57,7 +59,7 @@ def solve(problem: Problem, *, n_nodes: int | None = None, lengthscale: float | 
         trial = torch.lerp(y[active], wanted[active], share[active, None, None])
         new_residual, new_wanted = curve.rows(active).residual(trial)
         n_steps[active] += 1
-        better = new_residual < residual[active]  # and finite
+        better = new_residual < residual[active]  # false for NaN
         share[active] = torch.where(better, (share[active] * _BOLDER).clamp(max=1), share[active] * _SHORTER)
         moved = active[better]
         y[moved], residual[moved], wanted[moved] = trial[better], new_residual[better], new_wanted[better]
@@ -65,8 +67,11 @@ def solve(problem: Problem, *, n_nodes: int | None = None, lengthscale: float | 
 
 
 class _Process:
-    """What is the same for all curves: matrices from accelerations at the nodes to the curve and its velocity there,
-    and to its points at equal steps of t. Computed in float64, as the kernel's matrix is nearly singular."""
+    """The linear maps from accelerations at the nodes to the curve, the same for all curves of a batch.
+
+    ``at_nodes`` and ``velocity`` give deviations from the straight line at the nodes, ``even`` at equal steps of t.
+    They are computed in float64, because the kernel's matrix is nearly singular.
+    """
 
     def __init__(self, n_nodes: int, lengthscale: float, n_segments: int, like: Tensor):
         nodes, even = (torch.linspace(0, 1, n, dtype=torch.float64) for n in (n_nodes, n_segments + 1))
@@ -82,7 +87,7 @@ class _Process:
         data = torch.cat([with_data(nodes, 2), with_data(ends, 0)])
         noise = torch.full((n_nodes,), _NOISE * 3 / lengthscale**4, dtype=torch.float64)  # k''''(0) = 3 / l^4
         data += torch.diag(torch.cat([noise, noise.new_zeros(2)]))
-        # the ends' deviations from the line are zero, so that only the accelerations' columns are needed
+        # the ends do not deviate from the line, so only the accelerations' columns are needed
         weights = torch.linalg.inv(data)[:, :n_nodes]
         self.at_nodes, self.velocity, self.even = (
             (with_data(s, a) @ weights).to(like) for s, a in ((nodes, 0), (nodes, 1), (even, 0))
@@ -90,7 +95,7 @@ class _Process:
         self.nodes, self.t = nodes.to(like), even.to(like)
 
     def accelerations(self, problem: Problem) -> Tensor:
-        """Those with which the process comes nearest to the initial curves ``(B, n_nodes, d)``."""
+        """The accelerations ``(B, n_nodes, d)`` whose curves are nearest to the initial curves, in least squares."""
         y = problem.start.new_zeros(len(problem.start), len(self.nodes), problem.start.shape[-1])
         if problem.init is None:
             return y
@@ -99,7 +104,7 @@ class _Process:
 
 
 def _derivative(r: Tensor, n: int) -> Tensor:
-    """The n-th derivative of exp(-r^2 / 2), by Hermite's polynomials."""
+    """The n-th derivative of exp(-r^2 / 2), by Hermite polynomials."""
     before, now = torch.zeros_like(r), torch.ones_like(r)
     for k in range(n):
         before, now = now, r * now - k * before
@@ -110,25 +115,30 @@ def _derivative(r: Tensor, n: int) -> Tensor:
 class _Curve:
     """A batch of curves as functions of their accelerations."""
 
-    metric: Metric
+    metric: RiemannianMetric
     start: Tensor
     line: Tensor
     process: _Process
 
     def rows(self, rows: Tensor) -> "_Curve":
+        """The curves with these indices."""
         return _Curve(self.metric, self.start[rows], self.line[rows], self.process)
 
     def points(self, y: Tensor) -> Tensor:
+        """Points ``(b, n_segments + 1, d)`` at equal steps of t."""
         return self.start[:, None] + self.process.t[:, None] * self.line[:, None] + self.process.even @ y
 
     def residual(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """How far y ``(b, n, d)`` is from what the equation asks for, over the length ``(b,)``; and that."""
+        """The residual ``(b,)`` of accelerations y ``(b, n, d)`` relative to the speed, and the next accelerations.
+
+        Residual and speed are root mean squares over the nodes, in the norm of the metric.
+        """
         p = self.process
         z = self.start[:, None] + p.nodes[:, None] * self.line[:, None] + p.at_nodes @ y
         v = self.line[:, None] + p.velocity @ y
         flat, d = z.flatten(0, 1), z.shape[-1]
         wanted = acceleration(self.metric, flat, v.flatten(0, 1)).reshape(y.shape)
-        M = unchecked_tensor(self.metric, flat).reshape(*z.shape, d)
+        M = self.metric.unchecked(flat).reshape(*z.shape, d)
         miss = wanted - y
         over = torch.einsum("bni,bnij,bnj->bn", miss, M, miss).mean(-1)
         under = torch.einsum("bni,bnij,bnj->bn", v, M, v).mean(-1)

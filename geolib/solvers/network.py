@@ -1,4 +1,4 @@
-"""A small neural network as the curve, whose ends an affine map makes exact."""
+"""A small neural network as the curve, with an affine map that makes its ends exact."""
 
 import math
 
@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import energy_and_gradient, metric_tensor
+from geolib.curves import energy_and_gradient
 from geolib.metric import smoothed
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
+from geolib.riemannian import as_metric
 from geolib.solvers.descent import minimise
 
 _SHARPEST = 6.0  # slope of the steepest hidden unit, per unit of t
@@ -19,18 +20,19 @@ def solve(problem: Problem, *, n_hidden: int = 16, smoothing: float | None = Non
     r"""Minimise the path energy over the weights of :math:`\hat z(t)`, a network with one layer of hidden tanh units.
 
     The curve is :math:`z(t) = z_0 + (z_1 - z_0) (\hat z(t) - \hat z(0)) / (\hat z(1) - \hat z(0))` in each coordinate,
-    which runs from start to end whatever the weights. A coordinate in which start and end agree could not bend: the
-    map is therefore applied in coordinates that are turned so that start and end differ by the same in each.
+    which runs from start to end for any weights. In a coordinate in which start and end agree, such a curve could not
+    bend. The formula is therefore applied in reflected coordinates, in all of which start and end differ equally.
 
     Args:
         problem: end points and initial curves.
-        n_hidden: hidden units, even.
-        smoothing: lambda of ``metric.smoothed``, in units of the metric squared: the energy is that under the smoothed
-            metric, though lengths are always those of the metric itself. None for no smoothing.
+        n_hidden: number of hidden units, even.
+        smoothing: lambda of ``metric.smoothed``, in units of the metric squared. The energy is then that of the
+            smoothed metric; lengths remain those of the metric itself. None for no smoothing.
 
     Source:
-        Chen et al. 2018, Sec. 2. They descend the length by stochastic gradients; here it is the energy, whose minimum
-        also has constant speed, by L-BFGS. The network begins as the straight line, or fitted to the first guess.
+        Chen et al. 2018, Sec. 2. They minimise the length by stochastic gradient descent. Here L-BFGS minimises the
+        energy, whose minimum also has constant speed. The network begins as the straight line, or as a fit to the
+        initial curve.
     """
     checks.integer("n_hidden", n_hidden, at_least=2)
     if n_hidden % 2:
@@ -38,9 +40,7 @@ def solve(problem: Problem, *, n_hidden: int = 16, smoothing: float | None = Non
     metric = problem.metric
     if smoothing is not None:
         checks.positive("smoothing", smoothing)
-
-        def metric(z: Tensor) -> Tensor:
-            return smoothed(metric_tensor(problem.metric, z), smoothing)
+        metric = as_metric(lambda z: smoothed(problem.metric(z), smoothing))
 
     curves = _Networks(problem, n_hidden)
     scale = energy_and_gradient(metric, curves.points(curves.first, slice(None)))[0]
@@ -65,14 +65,14 @@ def solve(problem: Problem, *, n_hidden: int = 16, smoothing: float | None = Non
 
 
 class _Networks:
-    """A batch of networks of the same layout, their weights in rows ``(B, m)``."""
+    """A batch of networks of the same architecture, with weights ``(B, m)``."""
 
     def __init__(self, problem: Problem, n_hidden: int):
         self.start, self.line = problem.start, problem.end - problem.start
         self.n_hidden, self.d = n_hidden, self.line.shape[-1]
         self.turn = _turn(self.line)
         self.t = torch.linspace(0, 1, problem.n_segments + 1, dtype=self.line.dtype, device=self.line.device)
-        # units in mirrored pairs, so that a curve and its reverse are descended alike
+        # hidden units come in mirrored pairs, so that a curve and its reverse are treated alike
         slopes = torch.linspace(1.0, _SHARPEST, n_hidden // 2).to(self.line)
         slopes = torch.cat([slopes, slopes.flip(0)])
         places = torch.linspace(-0.5, 0.5, n_hidden).to(self.line)
@@ -87,7 +87,7 @@ class _Networks:
         return torch.tanh(slopes[..., None, :] * centred + offsets[..., None, :])
 
     def _fitted(self, problem: Problem, hidden: Tensor) -> Tensor:
-        """Output weights ``(B, n_hidden, d)`` whose curve is nearest to the first guess."""
+        """Output weights ``(B, n_hidden, d)`` whose curve is nearest to the initial curve, in least squares."""
         away = problem.points() - self.start[:, None]
         share = _mirrored(away, self.turn) / _mirrored(self.line[:, None], self.turn)
         h = self._hidden(*hidden)
@@ -95,7 +95,7 @@ class _Networks:
         return torch.linalg.pinv(h, rtol=1e-3) @ (share - self.t[:, None])
 
     def points(self, weights: Tensor, rows: Tensor | slice) -> Tensor:
-        """``(b, T, d)``"""
+        """Points ``(b, T, d)`` of the curves with indices ``rows``, for weights ``(b, m)``."""
         n = self.n_hidden
         slopes, offsets, out = weights[:, :n], weights[:, n : 2 * n], weights[:, 2 * n :]
         z = self.t[:, None] + self._hidden(slopes, offsets) @ out.reshape(-1, n, self.d)
@@ -106,13 +106,15 @@ class _Networks:
 
 
 def _mirrored(x: Tensor, normal: Tensor) -> Tensor:
-    """x ``(b, T, d)`` in the mirrors of these normals ``(b, d)``."""
+    """``x (b, T, d)`` reflected in the planes with normals ``(b, d)``."""
     return x - 2 * (x * normal[:, None]).sum(-1, keepdim=True) * normal[:, None]
 
 
 def _turn(line: Tensor) -> Tensor:
-    """The normal ``(B, d)`` of the mirror that maps a line's direction to plus or minus the diagonal; the same for both
-    directions of a line. Zero where it lies there already."""
+    """The normal ``(B, d)`` of the reflection that maps a line's direction to plus or minus the diagonal (1, ..., 1).
+
+    It is the same for both directions of a line, and zero where the direction lies along the diagonal already.
+    """
     d = line.shape[-1]
     direction = line / line.norm(dim=-1, keepdim=True)
     diagonal = torch.full_like(direction, 1 / math.sqrt(d))

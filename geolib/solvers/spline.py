@@ -1,34 +1,34 @@
-"""The method of Michelis & Becker 2021: the path energy of a cubic B-spline, refined where its length stops falling."""
+"""The method of Michelis & Becker 2021: minimise the path energy of a cubic B-spline that is refined step by step."""
 
 import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.curves import curve_length, energy_and_gradient
+from geolib.curves import energy_and_gradient
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.status import Status
 from geolib.solvers.descent import inverse_mean_metric, minimise
 from geolib.spline import CubicBSpline, basis
 
 _METRIC_SAMPLES = 8  # points of a curve whose mean metric scales the descent
-_MIN_INTERVALS = 8  # a coarser curve may see no way to bend, and is never called converged
+_MIN_INTERVALS = 8  # a coarser curve may be unable to bend around obstacles, and is never called converged
 
 
 def solve(problem: Problem, *, max_control_points: int = 67) -> Solution:
     r"""Minimise :math:`\int |\gamma'|_M^2 dt` over the control points of B-splines with fixed ends.
 
-    Starts with two free control points. When a curve's energy has stopped falling, a knot goes into the middle of
-    each of the largest intervals (the paper's rule, repeated until the knots are even again, which treats a curve and
-    its reverse alike). A curve is done when that shortened it by less than ``rtol``.
+    A curve begins with two free control points. When its energy stops falling, a knot is inserted in the middle of each
+    knot interval (the paper's rule, repeated until the knots are even again, which treats a curve and its reverse
+    alike). A curve is done when this refinement shortens it by less than ``rtol``.
 
     Args:
-        problem: end points, initial curves and tolerances. The quadrature has ``n_segments`` or, where that is more,
-            two an interval.
-        max_control_points: at most so many control points a curve; 4, 5, 7, 11, 19, 35 ... are reached.
+        problem: end points, initial curves and tolerances. The quadrature has ``n_segments`` segments, or two per knot
+            interval if that is more.
+        max_control_points: largest number of control points per curve; 4, 5, 7, 11, 19, 35 ... are reached.
 
     Source:
-        Michelis & Becker 2021, Sec. 2.1 and App. A. Two deviations: the paper adds one knot at a time, and descends
-        along the plain gradient; here descent is by L-BFGS, preconditioned by the spline's stiffness matrix.
+        Michelis & Becker 2021, Sec. 2.1 and App. A, with two deviations. The paper adds one knot at a time, and follows
+        the plain gradient; here the minimiser is L-BFGS, preconditioned by the spline's stiffness matrix.
     """
     checks.integer("max_control_points", max_control_points, at_least=4)
     batch = _Batch(problem, _initial_curve(problem, max_control_points), max_control_points)
@@ -40,7 +40,7 @@ def solve(problem: Problem, *, max_control_points: int = 67) -> Solution:
 def _initial_curve(problem: Problem, max_control_points: int) -> CubicBSpline:
     if problem.init is None:
         return CubicBSpline.line(problem.start, problem.end)
-    # a guess is taken at the finest level that even knots can reach
+    # an initial curve is fitted at the finest level that even knots allow
     n_intervals = 1
     while 2 * n_intervals + 3 <= min(max_control_points, problem.init.shape[-2]):
         n_intervals *= 2
@@ -52,7 +52,7 @@ def _n_intervals(curve: CubicBSpline) -> int:
 
 
 class _Batch:
-    """Curves that are descended and refined together, on one quadrature, and how each fares."""
+    """Curves that are minimised and refined together on one quadrature, and the status of each."""
 
     def __init__(self, problem: Problem, curve: CubicBSpline, max_control_points: int):
         self.problem, self.curve, self.max_control_points = problem, curve, max_control_points
@@ -61,16 +61,16 @@ class _Batch:
 
     @property
     def t(self) -> Tensor:
-        """The quadrature's parameters; never fewer than two segments an interval."""
+        """The quadrature's parameters, with at least two segments per knot interval."""
         n_segments = max(self.problem.n_segments, 2 * _n_intervals(self.curve))
         return torch.linspace(0, 1, n_segments + 1, dtype=self.curve.knots.dtype, device=self.curve.knots.device)
 
     def lengths(self, index: Tensor) -> Tensor:
-        """Lengths ``(b,)`` on the quadrature's own segments."""
-        return curve_length(self.problem.metric, self.curve[index](self.t))
+        """Lengths ``(b,)`` by the quadrature."""
+        return self.problem.metric.length(self.curve[index](self.t))
 
     def descend_and_refine(self) -> None:
-        """Until every curve is done or has used up its knots or steps."""
+        """Minimise and refine until every curve is done or has used up its knots or steps."""
         active = torch.arange(len(self.status), device=self.status.device)
         while len(active):
             n_intervals = _n_intervals(self.curve)
@@ -80,7 +80,7 @@ class _Batch:
             self.status[active] = torch.where(settled, Status.MAX_CONTROL_POINTS, Status.MAX_STEPS)
             going_on = settled
             if before is not None:
-                # a length that rose while the energy fell has not settled either
+                # a length that rises while the energy falls has not converged either
                 done = settled & ((before - self.lengths(active)).abs() <= self.problem.rtol * before)
                 self.status[active[done]] = Status.CONVERGED
                 going_on = settled & ~done
@@ -92,7 +92,7 @@ class _Batch:
                     self.curve = self.curve.insert_knot()
 
     def descend(self, active: Tensor) -> Tensor:
-        """Minimise the energy over the free control points; whether each curve settled ``(b,)``."""
+        """Minimise the energy over the free control points. Returns whether each curve settled ``(b,)``."""
         part = self.curve[active]
         P = part.control_points
         n_curves, n_control, d = P.shape

@@ -37,7 +37,7 @@ def test_ends_are_one_step_along_v_max_towards_the_origin(d, step_size):
     M = metric(mc.start)
     largest = torch.linalg.eigvalsh(M)[:, -1:]
     torch.testing.assert_close(torch.einsum("nij,nj->ni", M, step), largest * step, rtol=1e-7, atol=1e-9)
-    # footnote 1: its sign is turned to the origin, in every sample
+    # footnote 1: in every sample the eigenvector points towards the origin
     assert ((step * mc.start).sum(-1) <= 0).all()
 
 
@@ -187,7 +187,7 @@ def test_latent_dim_is_asked_for_where_it_cannot_be_known():
 
 @pytest.fixture
 def models(generator):
-    """Two models with latent dimensions 2 and 3 and six pairs, as each one's encoder sees them."""
+    """Two models with latent dimensions 2 and 3, and six pairs encoded by each."""
     a = (decoder(), *torch.randn(2, 6, 2, generator=generator, dtype=DTYPE))
     b = (PullbackMetric(mlp(3, seed=5, gain=1)), *torch.randn(2, 6, 3, generator=generator, dtype=DTYPE))
     return a, b

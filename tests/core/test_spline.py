@@ -1,4 +1,4 @@
-"""The cubic B-spline against scipy's, and the laws that its users rely on."""
+"""The cubic B-spline: agreement with SciPy, and the properties that its users rely on."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_values_are_scipy_s(knots, generator):
 @every_knots
 def test_velocity_is_scipy_s_derivative(knots, generator):
     curve = spline(knots, generator)
-    # at a triple knot the derivative jumps: there the right-hand side is meant, in both
+    # at a triple knot the derivative jumps; both implementations return the right-hand one
     close(curve.velocity(T), scipy_of(curve).derivative()(T.numpy()), 1e-10)
 
 
@@ -224,7 +224,7 @@ def test_fit_is_the_nearest_spline_with_exact_ends(generator):
     curve = CubicBSpline.fit(points, n_control=7)
     assert curve.control_points.shape == (7, 2)
     assert torch.equal(curve.control_points[[0, -1]], points[[0, -1]])
-    # nearest: the remaining error is orthogonal to every basis function that is free
+    # least squares: the remaining error is orthogonal to every free basis function
     free = basis(curve.knots, t)[:, 1:-1]
     close(free.T @ (curve(t) - points), torch.zeros(5, 2, dtype=DTYPE), 1e-11)
 

@@ -1,4 +1,4 @@
-"""RBFPrecision and its fit: bandwidths by a loop, the likelihood's optimum, far from the data, and degenerate data."""
+"""RBFPrecision and its fit: bandwidths, the optimum of the likelihood, values far from the data, degenerate data."""
 
 import math
 
@@ -17,7 +17,7 @@ DTYPE = torch.float64
 
 
 def clusters(generator, n_clusters=4, n=30, spread=0.1, distance=20.0, dtype=DTYPE):
-    """Well-separated clusters: points ``(n_clusters * n, 2)`` and which of them each belongs to."""
+    """Well-separated clusters: points ``(n_clusters * n, 2)`` and the cluster of each."""
     angle = 2 * math.pi * torch.arange(n_clusters, dtype=DTYPE) / n_clusters
     centers = distance * torch.stack([angle.cos(), angle.sin()], dim=-1)
     labels = torch.arange(n_clusters).repeat_interleave(n)
@@ -116,7 +116,7 @@ def test_weights_reach_the_optimum_that_scipy_finds(generator):
 
     best = minimize(objective, np.ones(6), jac=True, bounds=[(0, None)] * 6, options={"maxiter": 2000, "ftol": 1e-14})
     assert float(likelihood(rbf, z, t)) == pytest.approx(best.fun, abs=3e-3)
-    # which is a real gain over one variance for all
+    # it must be clearly better than one variance for all
     assert float(likelihood(rbf, z, t)) < float(1 + t.mean().log()) - 0.01
 
 
@@ -126,7 +126,7 @@ def test_deviation_at_the_data_is_that_of_the_target(generator):
     ratio = rbf(z).square() / t
     assert 0.8 < float(ratio.median()) < 1.25
     torch.testing.assert_close((rbf.precision(z) * t).mean(0), torch.ones(6, dtype=DTYPE), rtol=0.05, atol=0)
-    # in the likelihood's sense no common factor would do better
+    # no common factor may improve the likelihood
     beta = rbf.precision(z)
     at = {s: float((s * beta * t - (s * beta).log()).mean()) for s in (0.8, 1.0, 1.25)}
     assert at[1.0] < min(at[0.8], at[1.25])

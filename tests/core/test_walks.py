@@ -1,4 +1,4 @@
-"""Random walks: their statistics, the clip, and what happens at the end of the finite region."""
+"""Random walks: their statistics, the bound on steps, and the edge of the region where the metric is finite."""
 
 import math
 
@@ -15,7 +15,7 @@ DTYPE = torch.float64
 
 
 def constant(M):
-    """A metric ``(d, d)`` that is everywhere the same, or one for each walker, ``(n, d, d)``."""
+    """A metric that is constant ``(d, d)``, or constant for each walker ``(n, d, d)``."""
     return lambda z: M.expand(*z.shape, z.shape[-1])
 
 
@@ -35,7 +35,7 @@ def random_metrics(n, d, dtype, generator, spread=1.0):
     return (Q * eigenvalues.unsqueeze(-2) @ Q.mT).to(dtype)
 
 
-# The draws
+# The random numbers
 
 
 @pytest.mark.parametrize("metric", [None, half_plane().metric], ids=["Euclidean", "half-plane"])
@@ -141,9 +141,9 @@ def test_the_plane_without_an_eigensolver(name, dtype):
     scale = float(M.double().diagonal().max().sqrt())
     start = torch.zeros(50, 2, dtype=dtype)
     walk = random_walk(constant(M), start, n_steps=1, step_size=scale, max_stride=1e6)
-    # of the metric as its dtype holds it
+    # computed from the metric as rounded to its dtype
     expected = scale * noise_like(start).double() @ root_of_inverse(M.double())
-    # a relative error of cond eps / 2 in the root of the smallest eigenvalue is the input's own
+    # rounding of the input causes a relative error of cond eps / 2 in the root of the smallest eigenvalue
     allowed = torch.finfo(dtype).eps * float(torch.linalg.cond(M.double())) if name == "ill-conditioned" else 0
     error = (walk.points[:, 1].double() - expected).norm(dim=-1)
     assert (error <= (allowed + 50 * torch.finfo(dtype).eps) * expected.norm(dim=-1).max()).all()
@@ -161,7 +161,7 @@ def test_units_of_the_output_do_not_matter():
     assert 0 < one.n_clipped.sum() < one.n_steps.sum()
 
 
-# The clip
+# The bound on steps
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -209,7 +209,7 @@ def test_only_clipped_steps_are_counted():
     assert 0 < walk.n_clipped.sum() < 30 * 40
 
 
-# The end of the finite region
+# The edge of the region where the metric is finite
 
 
 def disc(bad, d):
@@ -223,7 +223,7 @@ def disc(bad, d):
 
 
 def half_dome(d):
-    """A decoder that is NaN outside the unit ball, and near its rim as steep as one likes."""
+    """A decoder that is NaN outside the unit ball and arbitrarily steep near its boundary."""
     return PullbackMetric(lambda z: torch.cat([z, 0.01 * (1 - z.square().sum(-1, keepdim=True)).sqrt()], dim=-1))
 
 

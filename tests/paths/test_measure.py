@@ -8,8 +8,8 @@ import torch
 from problems import WALL, deviation, half_plane, linear_decoder, linear_map, mlp, sphere, wall_metric
 
 from geolib import CubicBSpline, PullbackMetric, curve_length
-from geolib.curves import segment_lengths
 from geolib.paths.measure import even_parameters, latent_parameters, measure
+from geolib.riemannian import as_metric
 
 pytestmark = pytest.mark.smoke
 
@@ -19,7 +19,8 @@ METRICS = {
     "Eq. 4": PullbackMetric(mlp(), deviation(), mlp(7, 5, 2)),
     "callable": half_plane().metric,
 }
-every_metric = pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+every_metric = pytest.mark.parametrize("metric", [as_metric(m) for m in METRICS.values()], ids=METRICS)
+WALLED = as_metric(wall_metric())
 
 
 def even(n, dtype=DTYPE):
@@ -85,7 +86,7 @@ def test_length_is_measured_to_the_tolerance(metric, rtol, generator):
     # and the points are equally far apart, as seen on a fine subdivision of every piece
     fine = torch.lerp(measured.t[:, :-1, None], measured.t[:, 1:, None], even(256)[:-1]).flatten(1)
     pieces = (
-        segment_lengths(metric, curve.each(torch.cat([fine, measured.t[:, -1:]], dim=-1))).reshape(5, 8, 256).sum(-1)
+        metric.segment_lengths(curve.each(torch.cat([fine, measured.t[:, -1:]], dim=-1))).reshape(5, 8, 256).sum(-1)
     )
     torch.testing.assert_close(pieces, pieces.mean(-1, keepdim=True).expand(5, 8), rtol=max(0.03, 10 * rtol), atol=0)
 
@@ -96,7 +97,7 @@ def test_known_lengths(n_segments):
         torch.tensor([[0.0, 1.0], [0.0, 2.0]], dtype=DTYPE),
         torch.tensor([[0.0, 3.0], [4.0, 2.0]], dtype=DTYPE),
     )
-    measured = measure(half_plane().metric, CubicBSpline.line(start, end), n_segments, 1e-6)
+    measured = measure(as_metric(half_plane().metric), CubicBSpline.line(start, end), n_segments, 1e-6)
     torch.testing.assert_close(measured.length, torch.tensor([math.log(3), 2.0], dtype=DTYPE), rtol=1e-6, atol=0)
     # up a vertical line equal steps in length are equal factors of y
     torch.testing.assert_close(1 + 2 * measured.t[0], 3 ** even(n_segments), rtol=1e-3, atol=0)
@@ -106,14 +107,14 @@ def test_known_lengths(n_segments):
 def test_flat_lengths_are_exact(generator):
     space = linear_decoder("", linear_map(3, 5, 50))
     start, end = space.sample(6, generator, DTYPE)
-    measured = measure(space.metric, CubicBSpline.line(start, end), 7, 1e-4)
+    measured = measure(as_metric(space.metric), CubicBSpline.line(start, end), 7, 1e-4)
     torch.testing.assert_close(measured.length, space.distance(start, end), rtol=1e-12, atol=0)
     torch.testing.assert_close(measured.t, even(7).expand(6, 8), rtol=1e-10, atol=1e-12)
 
 
 def test_a_length_is_not_measured_beyond_rounding(generator):
     """Segments so short that rounding turns them are longer than the curve: halving has to end before."""
-    single, double = (PullbackMetric(mlp(dtype=dtype, gain=1)) for dtype in (torch.float32, DTYPE))
+    single, double = (as_metric(PullbackMetric(mlp(dtype=dtype, gain=1))) for dtype in (torch.float32, DTYPE))
     start = torch.randn(40, 1, 2, generator=generator, dtype=DTYPE)
     curve = CubicBSpline((start + 0.05 * curves(generator, 40).control_points).float())
     measured = measure(single, curve, 32, 1e-7)
@@ -125,7 +126,7 @@ def test_a_length_is_not_measured_beyond_rounding(generator):
 
 def test_a_curve_without_length():
     P = torch.ones(2, 4, 2, dtype=DTYPE)
-    measured = measure(sphere().tensor, CubicBSpline(P), 8, 1e-4)
+    measured = measure(as_metric(sphere().tensor), CubicBSpline(P), 8, 1e-4)
     assert torch.equal(measured.length, torch.zeros(2, dtype=DTYPE))
     torch.testing.assert_close(measured.t, even(8).expand(2, 9))
 
@@ -142,15 +143,15 @@ def test_a_batch_is_a_stack(metric, generator):
 
 def test_a_ridge_that_the_segments_step_over_is_measured():
     curve = CubicBSpline.line(*WALL[:, None])
-    coarse = curve_length(wall_metric(), curve(even(32)))
+    coarse = curve_length(WALLED, curve(even(32)))
     torch.testing.assert_close(coarse[0], torch.tensor(2.0, dtype=DTYPE), rtol=1e-2, atol=0)  # it does step over it
-    exact = curve_length(wall_metric(), curve(even(100_000)))
-    torch.testing.assert_close(measure(wall_metric(), curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)
+    exact = curve_length(WALLED, curve(even(100_000)))
+    torch.testing.assert_close(measure(WALLED, curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)
 
 
 def test_a_curve_cannot_hide_by_hurrying():
     """Most of this curve's parameter is spent at its ends, so that equal steps of t jump over the ridge."""
     P = torch.tensor([-1.0] * 8 + [1.0] * 8, dtype=DTYPE)
     curve = CubicBSpline(torch.stack([P, 0 * P], dim=-1)[None])
-    exact = curve_length(wall_metric(), curve(even(200_000)))
-    torch.testing.assert_close(measure(wall_metric(), curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)
+    exact = curve_length(WALLED, curve(even(200_000)))
+    torch.testing.assert_close(measure(WALLED, curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)

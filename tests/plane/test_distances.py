@@ -1,4 +1,4 @@
-"""global_distances: within its error of exact distances, below local minima, and a guess that solvers finish."""
+"""global_distances: the error bound, lengths below local minima, and paths as initial curves for solvers."""
 
 import math
 
@@ -106,8 +106,10 @@ def test_there_and_back_are_equally_far(generator):
 
 
 def two_ridges():
-    """Ridges in sigma across x = 0 at y = 0 and y = 0.9: a curve from the line ends in the pass between, which is high;
-    the way around, below both, is shorter."""
+    """Ridges in sigma across x = 0 at y = 0 and y = 0.9.
+
+    A curve that begins as the line ends in the high pass between them; the way below both ridges is shorter.
+    """
 
     def std(z):
         x, y = z.split(1, dim=-1)
@@ -214,7 +216,7 @@ def test_the_field_is_the_distances_at_its_nodes():
     assert (x.shape, y.shape, distance.shape) == ((129,), (129,), (129, 129))
     at = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[::16, ::16]
     found = global_distances(space.tensor, start, at, **corners(box), **SMALL)
-    # a node that joins others by edges of its own can only be nearer
+    # an end point that is a node has additional edges here, so it can only be nearer
     assert (found.distance <= distance[::16, ::16] + 1e-12).all()
     torch.testing.assert_close(found.distance, distance[::16, ::16], rtol=0, atol=1e-3)
     true = great_circle_distance(start.expand_as(at).reshape(-1, 2), at.reshape(-1, 2)).reshape(at.shape[:2])

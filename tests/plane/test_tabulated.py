@@ -1,4 +1,4 @@
-"""Tabulated metrics: their order, their edges, and what walks and curves on them are worth."""
+"""Tabulated metrics: order of accuracy, edges of the box, and walks and curves on them."""
 
 import itertools
 import math
@@ -116,7 +116,7 @@ def test_shapes():
 
 @pytest.mark.parametrize("metric", [decoder(), half_plane().metric, flat_plane().metric])
 def test_differentiable_inside(metric, generator):
-    # away from the cells' borders, of isotropic tensors too
+    # away from the cells' borders, also for isotropic tensors
     M = tabulate(metric, torch.tensor([0.0, 1.0], dtype=DTYPE), torch.tensor([1.0, 2.0], dtype=DTYPE), resolution=4)
     cell = torch.randint(0, 4, (5, 2), generator=generator)
     z = (cell + 0.2 + 0.6 * torch.rand(5, 2, generator=generator, dtype=DTYPE)) / 4
@@ -141,7 +141,7 @@ def test_a_walk_stops_at_the_edge():
     assert 3 < left.sum() < 57
     assert ((walk.points >= LOWER) & (walk.points <= UPPER)).all()
     assert (walk.n_steps[left] < 60).all() and (walk.n_steps[~left] == 60).all()
-    # up to there it is the walk without a table
+    # up to that step it is the walk without a table
     free = random_walk(flat_plane().metric, torch.zeros(60, 2, dtype=DTYPE), n_steps=60, step_size=0.1)
     torch.testing.assert_close(walk.points[~left], free.points[~left])
 

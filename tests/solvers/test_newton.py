@@ -27,6 +27,7 @@ from torch import nn
 from geolib import METHODS, PullbackMetric, Status, curve_energy, curve_length, geodesic
 from geolib.paths import tridiagonal
 from geolib.paths.energy import path_energy
+from geolib.riemannian import as_metric
 from geolib.solvers import newton
 
 pytestmark = pytest.mark.smoke
@@ -100,7 +101,8 @@ def test_energy_and_gradient_are_those_of_the_curve(metric, generator):
     points = bent(generator).requires_grad_()
     energy = curve_energy(metric, points)
     (gradient,) = torch.autograd.grad(energy.sum(), points)
-    found = path_energy(metric, points[:, 0].detach(), points[:, -1].detach()).expand(points.detach(), torch.arange(3))
+    still = points.detach()
+    found = path_energy(as_metric(metric), still[:, 0], still[:, -1]).expand(still, torch.arange(3))
     torch.testing.assert_close(8 * found.total, energy.detach())
     torch.testing.assert_close(2 * 8 * found.gradient, gradient[:, 1:-1], rtol=1e-9, atol=1e-10)
     assert found.finite.all()
@@ -110,7 +112,7 @@ def test_energy_and_gradient_are_those_of_the_curve(metric, generator):
 def test_stiff_bend_and_sites_are_the_hessian(metric, generator):
     """With the sites' blocks by brute force: all of the Hessian, and the stiff part positive definite."""
     points = bent(generator, n=4, batch=1)
-    energy = path_energy(metric, points[:, 0], points[:, -1])
+    energy = path_energy(as_metric(metric), points[:, 0], points[:, -1])
 
     def half(x):
         return curve_energy(metric, torch.cat([points[0, :1], x.reshape(3, 2), points[0, -1:]])) / 8
@@ -153,7 +155,7 @@ def _site_basis(energy, found):
 @every_metric
 def test_the_change_of_first_derivatives_tells_the_sites_along_the_step(metric, generator):
     points = bent(generator)
-    energy = path_energy(metric, points[:, 0], points[:, -1])
+    energy = path_energy(as_metric(metric), points[:, 0], points[:, -1])
     index = torch.arange(3)
     step = torch.randn(3, 7, 2, generator=generator, dtype=DTYPE)
     before = energy.expand(points, index).held()
@@ -250,7 +252,7 @@ def test_no_step_raises_the_energy(metric, generator):
     points = bent(generator, batch=20)
     ends = points[:, 0], points[:, -1]
     index, steps = torch.arange(20), torch.full((20,), 100)
-    curves = newton._Curves(path_energy(metric, *ends), index=index, points=points, steps_left=steps)
+    curves = newton._Curves(path_energy(as_metric(metric), *ends), index=index, points=points, steps_left=steps)
     for _ in range(12):
         before = curves.expansion.total.clone()
         curves.descend(1e-9, doubled=False, max_steps=1)

@@ -1,4 +1,4 @@
-"""One contract for every method, and what is each method's own."""
+"""The contract that every method keeps, and tests of single methods."""
 
 import math
 import re
@@ -24,9 +24,9 @@ from problems import (
 from promises import assert_keeps_its_promises
 
 from geolib import METHODS, PullbackMetric, Status, curve_energy, fit_rbf_precision, geodesic, is_geodesic
-from geolib.curves import has_immersion
 from geolib.metric import smoothed
 from geolib.paths.problem import Problem
+from geolib.riemannian import ImmersedMetric, as_metric
 from geolib.solvers import SOLVERS, georce
 
 pytestmark = pytest.mark.smoke
@@ -37,14 +37,14 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Laws:
-    """What a method owes, beside what every method owes."""
+    """The requirements on one method, in addition to the common contract."""
 
     miss: float
-    """how much longer than the distance its curves may be, relatively"""
+    """largest relative excess of a curve's length over the distance"""
     converged: float
-    """the share of pairs that it must solve to the tolerance, on spaces with exact answers"""
+    """smallest share of pairs that are solved to the tolerance, on spaces with exact answers"""
     repeats: float
-    """how far lengths may differ between a batch and single pairs, and between a curve and its reverse"""
+    """largest relative difference of lengths between a batch and single pairs, and between a curve and its reverse"""
     options: dict = field(default_factory=dict)
 
 
@@ -71,7 +71,7 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def cloud(start, end, generator, n=300):
-    """Latents for a graph, between the starts and ends, where every chart is regular."""
+    """Latents for a graph, between the starts and ends, where the coordinates of every space are regular."""
     a, b = (x[torch.randint(len(x), (n,), generator=generator)] for x in (start, end))
     return torch.lerp(a, b, torch.rand(n, 1, generator=generator, dtype=start.dtype))
 
@@ -84,7 +84,7 @@ def assert_contract(method, metric, start, end, latents):
     g = solve(method, metric, start, end, latents)
     assert_keeps_its_promises(metric, start, end, g)
     assert is_geodesic(g.residual, 1e-4)[g.converged].all()
-    if has_immersion(metric):
+    if isinstance(as_metric(metric), ImmersedMetric):
         chord = metric.immersion(torch.stack([start, end], dim=1)).diff(dim=1).norm(dim=-1)[:, 0]
         assert (g.length >= chord * (1 - 1e-9)).all()
     repeats = LAWS[method].repeats
@@ -137,7 +137,7 @@ def test_contract_at_a_wall(method, generator):
     latents = 2 * torch.rand(600, 2, generator=generator, dtype=DTYPE) - 1
     g = solve(method, metric, start, end, latents)
     assert_keeps_its_promises(metric, start, end, g, rtol=5e-3)
-    # over it goes 4 up and down: there may be a geodesic there, which only a method without an energy can end in
+    # across the wall the output rises and falls by 4: only a method without an energy may end in a geodesic there
     assert not g.converged or g.length < 3 or method == "bvp"
 
 
@@ -215,14 +215,14 @@ def test_boundary_value_problem_agrees_with_newton(name, generator):
     a = geodesic(metric, start, end)
     b = geodesic(metric, start, end, method="bvp", max_nodes=200)
     both = a.converged & b.converged
-    # another geodesic than the shortest is one too: then it must be the longer
+    # a method may find another geodesic than the shortest, which must then be longer
     close = (b.length / a.length - 1).abs() < 1e-3
     assert (close | (b.length > a.length))[both].all()
     assert close[both].double().mean() >= 0.75
     assert both.sum() >= 3
 
 
-# Points moved by gradient descent
+# Gradient descent on points
 
 
 def test_gradient_descent_is_slower_the_more_points_it_moves(generator):
@@ -246,7 +246,7 @@ def test_a_quadratic_is_a_quadratic(generator):
 
 
 def test_no_quadratic_nearby_is_shorter(generator):
-    """Against a search over all bulges around."""
+    """The result is compared with a search over all quadratics nearby."""
     metric = DECODERS["mlp"]
     start, end = torch.tensor([[-1.0, 0.8], [1.2, 0.4]], dtype=DTYPE)
     g = geodesic(metric, start, end, method="quadratic", max_steps=300)
@@ -259,7 +259,7 @@ def test_no_quadratic_nearby_is_shorter(generator):
 
 
 def ring(generator, n=400, zeta=1e-3):
-    """Latents on three quarters of a ring, and the RBF variance that knows of them: sigma grows to zeta^(-1/2)."""
+    """Latents on three quarters of a ring, and the RBF variance fitted to them: sigma grows to zeta^(-1/2)."""
     angle = 1.5 * math.pi * torch.rand(n, generator=generator, dtype=DTYPE)
     radius = 1 + 0.05 * torch.randn(n, generator=generator, dtype=DTYPE)
     z = radius[:, None] * torch.stack([angle.cos(), angle.sin()], dim=-1)
@@ -273,14 +273,14 @@ def test_warm_start_follows_the_data(generator):
     start, end = torch.stack([angle.cos(), angle.sin()], dim=-1).unbind(1)
     cold, warm = (geodesic(metric, start, end, method="quadratic", warm_start=w) for w in (False, True))
     assert (warm.length <= cold.length * 1.02).all()
-    # where the first stage ends without the second, the curve lies on the data
+    # after the first stage alone the curve lies on the data
     only = geodesic(metric, start, end, method="quadratic", warm_start=True, max_steps=8)
     middle = only.curve(torch.tensor([0.5], dtype=DTYPE))[:, 0]
     assert (torch.cdist(middle, latents).amin(-1) < 0.2).all()
 
 
 def test_independent_noise_keeps_to_low_variance(generator):
-    """The literal Eq. 4 pays for sigma at every point: finer curves care for nothing else."""
+    """In the literal Eq. 4 each point adds its sigma, so on finer curves the terms in sigma dominate."""
     _, rbf = ring(generator)
     metric = PullbackMetric(lambda z: 1.0 * z, rbf)
     angle = torch.tensor([0.1, 2.0], dtype=DTYPE)
@@ -308,7 +308,7 @@ def test_quadratic_options_are_checked(generator):
 
 
 def test_a_coordinate_that_start_and_end_share_can_bend():
-    """The affine map alone would hold it fixed, and the half-plane's circle could not be drawn."""
+    """With the affine map alone that coordinate would be constant, and no half-plane geodesic could be represented."""
     start, end = torch.tensor([[-1.0, 1.0]], dtype=DTYPE), torch.tensor([[1.0, 1.0]], dtype=DTYPE)
     g = geodesic(half_plane().metric, start, end, method="network", max_steps=500)
     torch.testing.assert_close(g.length, half_plane().distance(start, end), rtol=1e-3, atol=0)
@@ -369,7 +369,7 @@ def test_the_graph_goes_around_what_the_line_runs_into(generator):
     assert g.line_length > 5
     assert g.length < 3.2
     assert g.status == Status.BEST_OF_ITS_KIND
-    # and begun from there, another method ends where it should
+    # another method that begins from this curve converges to the geodesic
     better = geodesic(metric, *WALL, init=g.points, max_steps=300)
     assert better.length < g.length
 
@@ -393,7 +393,7 @@ def test_few_nodes_are_told(generator):
 
 
 def test_a_curve_that_is_tried_again_keeps_to_its_nodes(generator):
-    """With twice the segments there would be more of them than nodes are allowed."""
+    """Twice the segments would be more than the allowed number of nodes."""
     metric = PullbackMetric(mlp(), deviation())
     start, end = torch.randn(2, 6, 2, generator=generator, dtype=DTYPE)
     few, some = (geodesic(metric, start, end, method="bvp", max_nodes=n) for n in (8, 40))
@@ -454,10 +454,17 @@ def test_georce_does_not_stall_on_walls_of_variance(generator):
     g, expected = (geodesic(metric, start, end, method=m, max_steps=300) for m in ("georce", "newton"))
     torch.testing.assert_close(g.length, expected.length, rtol=1e-3, atol=0)
     assert (g.improvement[:5] > 0.1).all()
-    # where walls are three times as high, it needs many steps; yet each of them makes progress
+    # where walls are three times as high it needs many steps, but each of them makes progress
     _, rbf = ring(generator, zeta=0.3)
     problem = Problem(
-        PullbackMetric(lambda z: 1.0 * z, rbf), start, end, None, 32, 1e-4, torch.full((8,), 100), lambda: None
+        as_metric(PullbackMetric(lambda z: 1.0 * z, rbf)),
+        start,
+        end,
+        None,
+        32,
+        1e-4,
+        torch.full((8,), 100),
+        lambda: None,
     )
     at_first = georce.solve(replace(problem, max_steps=torch.ones(8, dtype=torch.long))).seen
     fall = georce.solve(problem).seen / at_first
@@ -466,14 +473,14 @@ def test_georce_does_not_stall_on_walls_of_variance(generator):
 
 
 def test_georce_is_of_second_order(generator):
-    """Half the segments, four times the deviation: the metric is taken in the middle of a segment."""
+    """Half the segments give four times the deviation, because the metric is taken at the middle of a segment."""
     space = paraboloid()
     start, end = space.sample(3, generator, DTYPE)
     middle = torch.tensor([0.5], dtype=DTYPE)
     exact = geodesic(space.metric, start, end, method="bvp", rtol=1e-10).curve(middle)
     away = []
     for n in (8, 16, 32):
-        problem = Problem(space.metric, start, end, None, n, 1e-12, torch.full((3,), 500), lambda: None)
+        problem = Problem(as_metric(space.metric), start, end, None, n, 1e-12, torch.full((3,), 500), lambda: None)
         away.append(float((georce.solve(problem).curve(middle) - exact).norm(dim=-1).max()))
     assert 3 < away[0] / away[1] < 5
     assert 3 < away[1] / away[2] < 5
@@ -483,7 +490,7 @@ def test_georce_is_of_second_order(generator):
 
 
 def test_a_solver_is_one_file_and_one_line(tmp_path):
-    """What README says, done: its own example, in a copy of the package."""
+    """The README's own example works in a copy of the package."""
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     section = text[text.index("## How to add a solver") :]
     code = re.search(r"```python\n(.*?)```", section, re.S).group(1)

@@ -12,9 +12,9 @@ from geolib.companion.models.generators import Generator
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
 from geolib.companion.studies.evidence import Claim, number
-from geolib.curves import Metric
 from geolib.paths.result import Geodesic
 from geolib.plane.distances import GlobalDistances
+from geolib.riemannian import Metric
 
 LONGER = 0.01
 STARTS = ("line", "graph", "best")

@@ -11,8 +11,9 @@ from geolib import METHODS, PullbackMetric, geodesic
 from geolib.companion.cache import measurements, progress
 from geolib.companion.studies import summaries
 from geolib.companion.studies.evidence import Claim, number
-from geolib.curves import Metric, curve_length
+from geolib.curves import curve_length
 from geolib.jacobian import push_forward
+from geolib.riemannian import Metric
 
 CHORDS = 512
 SOLVED = 1e-3  # relative excess over the shortest curve that any method found

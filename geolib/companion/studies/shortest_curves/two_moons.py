@@ -14,6 +14,7 @@ from geolib.companion.models.generators import Generator
 from geolib.companion.studies.shortest_curves.solvers import Counted
 from geolib.curves import straight
 from geolib.paths.problem import Problem
+from geolib.riemannian import as_metric
 from geolib.solvers import quadratic
 
 N_SEGMENTS, RTOL, MAX_STEPS = 32, 1e-4, 100  # geodesic()'s own
@@ -126,7 +127,7 @@ def descended(
     """
     mean = Counted(g.vae.mean).eval()
     steps = torch.full((len(start),), MAX_STEPS, device=start.device)
-    problem = Problem(PullbackMetric(mean, g.rbf), start, end, None, n_segments, RTOL, steps, _no_graph)
+    problem = Problem(as_metric(PullbackMetric(mean, g.rbf)), start, end, None, n_segments, RTOL, steps, _no_graph)
     curve = quadratic.solve(problem, **options).curve
     points = curve(torch.linspace(0, 1, 257, dtype=start.dtype, device=start.device))
     line = curve_length(g.metric, straight(start, end, 256))
