@@ -34,7 +34,7 @@ def test_a_number_that_there_is_not_is_an_error():
 
 def test_the_address_goes_into_badge_and_first_cell():
     notebook = nbformat.v4.new_notebook()
-    setup = 'try:\n    import geolib\nexcept ModuleNotFoundError:\n    %pip install --quiet "old"\n    import geolib'
+    setup = 'if find_spec("geolib") is None:\n    %pip install --quiet "old"\n\nimport geolib'
     notebook.cells = [nbformat.v4.new_markdown_cell("# 01 · A title\n\nText."), nbformat.v4.new_code_cell(setup)]
     for repository in ("https://github.com/a/b", "https://github.com/c/d"):
         texts.addressed(notebook, repository, "01_a")
