@@ -1,5 +1,7 @@
 """Maps over the latent plane, curves, strips of images: drawing only."""
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
@@ -56,14 +58,15 @@ def heat_map(
     return picture
 
 
-def color_bar(picture: ScalarMappable, axes: Axes | Sequence[Axes], label: str) -> Colorbar:
+def color_bar(picture: ScalarMappable, axes: Axes | Sequence[Axes], label: str, *, location: str = "right") -> Colorbar:
     """A colour bar beside one panel, or one for several that share it; arrows where values go on beyond its ends."""
     values = np.ma.compressed(np.ma.masked_invalid(picture.get_array()))
     low, high = picture.get_clim()
     beyond = (bool(values.min() < low), bool(values.max() > high))
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")
     figure = axes.figure if isinstance(axes, Axes) else axes[0].figure
-    return figure.colorbar(picture, ax=axes, label=label, fraction=0.046, pad=0.03, extend=extend)
+    sizes = {"fraction": 0.046, "aspect": 20 if location in ("left", "right") else 30}
+    return figure.colorbar(picture, ax=axes, label=label, pad=0.03, extend=extend, location=location, **sizes)
 
 
 def latent_axes(axes: Axes) -> None:
@@ -72,26 +75,51 @@ def latent_axes(axes: Axes) -> None:
     axes.set(xlabel="$z_1$", ylabel="$z_2$")
 
 
-def scatter_classes(
-    axes: Axes,
-    latents: Tensor,
-    labels: Tensor,
-    *,
-    size: float = 2.0,
-    alpha: float = 0.6,
-    names: bool = True,
-) -> None:
-    """Encoded data ``(n, 2)``, one colour a class, which carries its label at its median."""
+def scatter_classes(axes: Axes, latents: Tensor, labels: Tensor, *, size: float = 2.0, alpha: float = 0.6) -> None:
+    """Encoded data ``(n, 2)``, one colour and marker per class, with its label at its median."""
     points, classes = to_numpy(latents), to_numpy(labels)
-    for color, label in zip(style.PALETTE, np.unique(classes), strict=False):
+    for index, label in enumerate(np.unique(classes)):
         chosen = points[classes == label]
-        axes.scatter(*chosen.T, s=size, alpha=alpha, color=color, linewidths=0, rasterized=True, zorder=2)
-        if names:
-            outline = [patheffects.withStroke(linewidth=2, foreground="white")]
-            place = np.median(chosen, axis=0)
-            axes.text(
-                *place, str(label), color="black", weight="bold", ha="center", va="center", zorder=6
-            ).set_path_effects(outline)
+        turn, place = divmod(index, len(style.PALETTE))
+        marks = {"color": style.PALETTE[place], "marker": style.MARKERS[turn], "linewidths": 0}
+        axes.scatter(*chosen.T, s=size, alpha=alpha, rasterized=True, zorder=2, **marks)
+    label_classes(axes, latents, labels)
+
+
+def label_classes(axes: Axes, latents: Tensor, labels: Tensor) -> None:
+    """The label of every class at the median of its latents ``(n, 2)``, moved where two would overlap.
+
+    The size of the panel and its limits should be set before: they decide what overlaps.
+    """
+    points, classes = to_numpy(latents).astype(float), to_numpy(labels)
+    names = np.unique(classes)
+    medians = np.stack([np.median(points[classes == name], axis=0) for name in names])
+    (width, height), xlim, ylim = axes.bbox.size * 72 / axes.figure.dpi, axes.get_xlim(), axes.get_ylim()
+    per_point = max(abs(xlim[1] - xlim[0]) / width, abs(ylim[1] - ylim[0]) / height)
+    for name, place in zip(names, _apart(medians, _LABEL * per_point), strict=True):
+        text = axes.text(*place, str(name), weight="bold", color="black", ha="center", va="center", zorder=6)
+        text.set_path_effects([patheffects.withStroke(linewidth=2, foreground="white")])
+
+
+_LABEL = 13.0  # points from the middle of one label to that of the next
+
+
+def _apart(places: NDArray, distance: float) -> NDArray:
+    """``places (n, 2)``, of which those nearer to each other than ``distance`` are pushed apart, and no others."""
+    places = places.copy()
+    for _ in range(200):
+        moved = False
+        for i, j in itertools.combinations(range(len(places)), 2):
+            between = places[j] - places[i]
+            gap = float(np.hypot(*between))
+            if gap < 0.999 * distance:
+                # two at one place part in a direction of their own
+                angle = math.atan2(*between[::-1]) if gap > 1e-6 * distance else i + 2.0 * j
+                push = (distance - gap) / 2 * np.array([math.cos(angle), math.sin(angle)])
+                places[i], places[j], moved = places[i] - push, places[j] + push, True
+        if not moved:
+            break
+    return places
 
 
 def draw_streamlines(
@@ -104,12 +132,14 @@ def draw_streamlines(
     axes.add_collection(LineCollection(lines, colors=color, linewidths=0.55, alpha=0.9, zorder=3))
 
 
-def draw_segments(axes: Axes, start: Tensor, end: Tensor, values: Tensor, *, cmap: str) -> LineCollection:
+def draw_segments(
+    axes: Axes, start: Tensor, end: Tensor, values: Tensor, *, cmap: str | Colormap, width: float = 0.8
+) -> LineCollection:
     """Straight lines between ``(n, 2)`` and ``(n, 2)``, coloured by ``values (n,)``, the largest on top."""
     ends = np.stack([to_numpy(start), to_numpy(end)], axis=1)
     shown = to_numpy(values)
     order = np.argsort(shown)
-    lines = LineCollection(ends[order], array=shown[order], cmap=cmap, linewidths=0.8, zorder=3)
+    lines = LineCollection(ends[order], array=shown[order], cmap=cmap, linewidths=width, zorder=3)
     # a few large values would leave the rest in one colour
     lines.set_clim(0, max(float(np.quantile(shown, 0.99)), 1e-6))
     axes.add_collection(lines)

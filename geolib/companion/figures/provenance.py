@@ -19,6 +19,7 @@ from geolib.companion.models.generators import Generator
 from geolib.companion.models.convolutional import TrainedDecoder
 from geolib.companion.models.recipes import ConvolutionalRecipe, Recipe, recipe
 from geolib.companion.models.training import TrainedVAE
+from geolib.companion.studies.evidence import Verdict
 
 _PACKAGES = (
     "torch",
@@ -100,6 +101,12 @@ class Run:
         if any(data.source == "bundled" for data in self.data.values()):
             return "substitute data"
         return "quick settings" if self.profile == "quick" else ""
+
+    def judge(self, claim: dict[str, Any]) -> dict[str, Any]:
+        """A claim from ``Claim.decide`` with the verdict that this run can give: none on substitute data or in haste."""
+        if not self.untestable:
+            return claim
+        return {**claim, "verdict": str(Verdict.NOT_TESTABLE), "reason": self.untestable}
 
     def see(self, text: str) -> None:
         """Show what a reader sees in the figure above. Numbers in ``text`` are filled in from the run, never typed."""

@@ -10,8 +10,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from geolib.companion.cache import store
+from geolib.companion.figures.print_check import complaints
 from geolib.companion.figures.provenance import Run, show_markdown
-from geolib.companion.studies.evidence import Verdict
 
 _LETTERS_PER_INCH = 22  # at 6 points
 
@@ -49,6 +49,7 @@ def save(
     # laid out once: a second layout starts from the first one's result and can differ from it
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    complained = complaints(figure)  # before the files, which place labels for their own resolution
     stem = f"{run.notebook[:2]}_{name}"
     directory = store.figures_directory()
     for suffix, metadata in (
@@ -62,7 +63,8 @@ def save(
         "figure": stem,
         "caption": caption,
         "numbers": numbers or [],
-        "claims": [_as_far_as_it_goes(run, claim) for claim in claims or []],
+        "claims": [run.judge(claim) for claim in claims or []],
+        "print": complained,
         **run.sidecar(),
     }
     # the sidecar last: where it stands, the pictures do too
@@ -71,9 +73,3 @@ def save(
         display(figure)
     show_markdown(f"*{caption}*")
     plt.close(figure)
-
-
-def _as_far_as_it_goes(run: Run, claim: dict[str, Any]) -> dict[str, Any]:
-    if not run.untestable:
-        return claim
-    return {**claim, "verdict": str(Verdict.NOT_TESTABLE), "reason": run.untestable}

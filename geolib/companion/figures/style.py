@@ -1,6 +1,7 @@
 """The look of every figure: printed sizes, fonts, one palette that is safe for colour-blind readers."""
 
 import matplotlib as mpl
+import numpy as np
 import seaborn as sns
 from matplotlib.colors import LinearSegmentedColormap
 
@@ -16,6 +17,9 @@ FIELD = "viridis"
 MAGNITUDE = "magma"
 # a field behind lines and labels stays light
 GROUND = LinearSegmentedColormap.from_list("ground", ["1.0", "0.55"])
+# what matters most is darkest: many thin lines on a light ground, of which a few stand out
+LINES = LinearSegmentedColormap.from_list("lines", mpl.colormaps[MAGNITUDE](np.linspace(0.9, 0.05, 256)))
+COLOR_MAPS = (FIELD, MAGNITUDE, GROUND, LINES)
 
 
 def set_style() -> None:

@@ -14,14 +14,15 @@ _LAST = 12.0  # where the overflow bin begins
 
 def improvement_map(found: MonteCarlo, *, resolution: int) -> Figure:
     """MB-2: the sampled lines over the magnification factor, coloured by relative improvement."""
-    figure, axes = plots.new_figure(style.COLUMN, 4.0)
+    figure, axes = plots.new_figure(style.COLUMN, 4.5)
     grid, volume = found.volume(resolution=resolution)
     at_data = magnification_factor(found.g.metric(found.g.test_latents)).log()
     ground = plots.heat_map(axes, grid, volume, cmap=style.GROUND, **plots.limits_at(at_data))
-    plots.scatter_classes(axes, found.g.test_latents, found.g.test_labels, size=0)
-    lines = plots.draw_segments(axes, found.mc.start, found.mc.end, 100 * found.mc.improvement, cmap=style.MAGNITUDE)
-    figure.colorbar(ground, ax=axes, label=r"$\log\sqrt{\det M_z}$", location="top", extend="both", aspect=30)
-    figure.colorbar(lines, ax=axes, label="relative improvement [%]", location="bottom", extend="max", aspect=30)
+    improvement = 100 * found.mc.improvement
+    lines = plots.draw_segments(axes, found.mc.start, found.mc.end, improvement, cmap=style.LINES, width=0.5)
+    plots.label_classes(axes, found.g.test_latents, found.g.test_labels)
+    plots.color_bar(ground, axes, r"$\log\sqrt{\det M_z}$", location="top")
+    plots.color_bar(lines, axes, "relative improvement [%]", location="bottom")
     return figure
 
 
@@ -38,17 +39,26 @@ def _counts(axes: Axes, found: MonteCarlo) -> None:
     beyond = int((improvement >= _LAST).sum())
     counts, edges = np.histogram(improvement[improvement < _LAST], bins=np.arange(0, _LAST + _BIN / 2, _BIN))
     axes.bar(edges[:-1], counts, width=_BIN, align="edge", color=style.PALETTE[0], edgecolor="white", linewidth=0.3)
-    axes.bar(_LAST + _BIN, beyond, width=2 * _BIN, align="edge", color=style.PALETTE[5])
+    overflow = _LAST + 2 * _BIN
+    axes.bar(overflow, beyond, width=2 * _BIN, color=style.PALETTE[5])
     ticks = np.arange(0, _LAST, 2)
-    axes.set_xticks([*ticks, _LAST + 2 * _BIN], [*(f"{tick:g}" for tick in ticks), f"≥ {_LAST:g}"])
-    axes.set(yscale="log", ylim=(0.7, None), xlabel="relative improvement [%]", ylabel="number of lines")
-    top = axes.get_ylim()[1]
-    for value, label, color in (
-        (100 * found.mc.mean, f"our mean\n{100 * found.mc.mean:.2f} %", style.PALETTE[4]),
-        (PAPER_MEAN, f"the paper's\nmean {PAPER_MEAN:.2f} %", style.PALETTE[7]),
-    ):
-        axes.axvline(value, color=color, linewidth=1.2)
-        axes.text(value + 0.15, top, label, color=color, va="top")
+    axes.set_xticks([*ticks, overflow], [*(f"{tick:g}" for tick in ticks), f"≥ {_LAST:g}"])
+    top = 6.0 * max(counts.max(), beyond)  # room for two lines of text above the bars
+    axes.set(yscale="log", ylim=(0.7, top), xlim=(-_BIN, overflow + 2 * _BIN))
+    axes.set(xlabel="relative improvement [%]", ylabel="number of lines")
+    axes.yaxis.set_major_formatter("{x:,g}")
+    ours = 100 * found.mc.mean
+    first, second = sorted(
+        [
+            (min(ours, overflow), f"our mean\n{ours:.2f} %", style.PALETTE[4]),
+            (PAPER_MEAN, f"the paper's\nmean {PAPER_MEAN:.2f} %", style.PALETTE[7]),
+        ]
+    )
+    # the left one's text stands to its left where that keeps it off the right one's
+    for (place, label, color), left in ((first, second[0] - first[0] < _LAST / 3), (second, False)):
+        axes.axvline(place, color=color, linewidth=1.2)
+        shift, aligned = (-0.15, "right") if left else (0.15, "left")
+        axes.text(place + shift, 0.85 * top, label, color=color, va="top", ha=aligned)
 
 
 def _means(axes: Axes, found: MonteCarlo) -> None:

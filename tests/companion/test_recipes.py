@@ -1,0 +1,86 @@
+"""recipes: every model under one name, the same for all notebooks; profiles that there are and that there are not."""
+
+import pytest
+import torch
+
+from geolib.companion.cache import profiles
+from geolib.companion.data import datasets, moons
+from geolib.companion.models import recipes
+from geolib.companion.models.recipes import Recipe, recipe
+from geolib.companion.models.training import TrainingConfig
+from geolib.companion.models.vae import VAEConfig
+
+pytestmark = pytest.mark.smoke
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+@pytest.mark.parametrize("profile", profiles.PROFILES)
+def test_a_recipe_names_its_profile_and_seed(name, profile):
+    chosen = recipe(name, profile, seed=3)
+    assert (chosen.name, chosen.training.seed) == (name, 3)
+    described = chosen.as_dict()
+    assert described == {
+        "model": chosen.model.as_dict(),
+        "training": described["training"],
+        "variance": {"n_centers": chosen.n_centers, "curvature": chosen.curvature, "zeta": chosen.zeta},
+    }
+    assert described["training"]["epochs"] == chosen.training.epochs
+    assert recipe(name, profile, seed=3).as_dict() == described
+    assert recipe(name, profile, seed=4).as_dict() != described
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_the_quick_profile_only_trains_for_less_time(name):
+    quick, paper, full = (recipe(name, profile) for profile in profiles.PROFILES)
+    assert quick.training.epochs < paper.training.epochs
+    assert (quick.model, quick.n_centers) == (paper.model, paper.n_centers)
+    assert paper.as_dict() == full.as_dict()
+
+
+def test_labels_tell_the_models_apart():
+    assert len({recipe(name).label for name in recipes.NAMES}) == len(recipes.NAMES)
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_large", "digits_small"])
+def test_digits_are_those_of_the_paper(monkeypatch, name):
+    asked = []
+    monkeypatch.setattr(datasets, "load", lambda *what, **how: asked.append((what, how)))
+    recipe(name).load()
+    assert asked == [(("mnist",), {"classes": (2, 4, 5, 7)})]
+
+
+@pytest.mark.parametrize(("profile", "n"), [("quick", 400), ("paper", 1000)])
+def test_moons_of_one_seed_are_the_same_data(profile, n):
+    data = recipe("moons", profile, seed=5).load()
+    assert len(data.train_images) + len(data.test_images) == n
+    torch.testing.assert_close(data.train_images, moons.load(n, seed=5).train_images)
+    assert recipe("moons", profile, seed=6).load().checksums != data.checksums
+
+
+def test_a_recipe_makes_a_generator_with_its_own_variance(monkeypatch, tmp_path):
+    monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
+    model = VAEConfig(data_dim=2, latent_dim=2, widths=(8, 4))
+    training = TrainingConfig(epochs=1, variance_epochs=1, seed=2)
+    made = [
+        Recipe("m", "it", lambda: moons.load(60), model, training, n_centers=centers, curvature=2.0, zeta=zeta)
+        for centers, zeta in ((4, 1e-3), (6, 1e-1))
+    ]
+    first, second = (chosen.generator() for chosen in made)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 1, "the model was trained twice"
+    assert (len(first.rbf.centers), len(second.rbf.centers)) == (4, 6)
+    assert not first.vae.training
+    # far from all data only zeta is left of the precision
+    far = torch.full((1, 2), 1e3)
+    torch.testing.assert_close(first.rbf(far), torch.full((1, 2), 1e-3**-0.5))
+    torch.testing.assert_close(second.rbf(far), torch.full((1, 2), 1e-1**-0.5))
+    points = first.train_latents[:3]
+    torch.testing.assert_close(first.metric(points), made[0].generator().metric(points))
+
+
+def test_what_is_no_recipe_or_no_profile():
+    with pytest.raises(ValueError, match="recipe: got 'cats', expected one of 'digits', 'digits_large', "):
+        recipe("cats")
+    with pytest.raises(ValueError, match="profile: got 'fast', expected one of 'quick', 'paper', 'full'"):
+        recipe("digits", "fast")
+    for profile in profiles.PROFILES:
+        assert profiles.check_profile(profile) == profile
