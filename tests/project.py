@@ -33,6 +33,7 @@ TINY = {
     "zeta": 0.001,
     "resolution": 24,
     "n_samples": 8,
+    "n_seeds": 1,
     "step_size": 1.0,
     "n_pairs": 4,
     "threshold": 0.02,

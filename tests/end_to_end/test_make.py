@@ -91,6 +91,7 @@ def test_one_command_makes_every_figure(built):
     # two at a time, one thread each
     for path in (folder / "figures" / "quick").glob("*.json"):
         assert '"threads": 1,\n "OMP_NUM_THREADS": "1"' in path.read_text()
+        assert '\n "print": [],\n' in path.read_text(), f"{path.name}: not fit for print"
 
 
 @pytest.mark.slow
@@ -158,7 +159,8 @@ def test_a_full_run_becomes_the_reference_and_stays_up_to_date(built):
 
 STAND_IN = """
 import json, os, pathlib
-sidecar = {"caption": "", "numbers": [], "commit": "?", "device": "cpu", "threads": 1, "data": None}
+sidecar = {"caption": "", "numbers": [], "claims": [], "data": []}
+sidecar |= {"profile": "quick", "commit": "?", "device": "cpu", "threads": 1}
 folder = pathlib.Path(os.environ["GEOLIB_FIGURES"])
 for name in FIGURES:
     (folder / f"{name}.png").write_text("picture")

@@ -15,11 +15,13 @@ from geolib.companion.studies.evidence import Claim, number
 
 _PRIOR = 10_000  # draws
 
+HIGH = 10  # the condition number from which on we call a metric highly anisotropic
+
 ANISOTROPIC = Claim(
     "MB-1",
     "the metric is highly anisotropic",
-    "the median condition number at the encoded test data is at least 10",
-    lambda median: median >= 10,
+    f"the median condition number at the encoded test data is at least {HIGH}",
+    lambda median: median >= HIGH,
 )
 DECADES = Claim(
     "MB-1",
