@@ -229,10 +229,16 @@ class Contest:
         """Problems on which the method's standard setting has no result."""
         return [problem for problem in self.problems if self.success(problem, method) is None]
 
-    def total(self, method: str) -> Success:
-        """The method's counts and seconds over all problems; a run out of time solves nothing and takes its budget."""
-        found = [self.success(p, method) or Success(0, 0, 0, self.budget / n) for p, n in self.n_pairs.items()]
-        return Success(*(sum(getattr(f, name) for f in found) for name in Success.__dataclass_fields__))
+    def solved(self, method: str) -> int:
+        """Pairs that the method solves over all problems; a run out of time solves none."""
+        return sum(found.solved for found in self._successes(method))
+
+    def converged_and_longer(self, method: str) -> int:
+        """Pairs of all problems whose curve is reported as converged and not solved."""
+        return sum(found.converged_and_longer for found in self._successes(method))
+
+    def _successes(self, method: str) -> list[Success]:
+        return [found for problem in self.problems if (found := self.success(problem, method)) is not None]
 
     def first(self, problem: str, work: str) -> str | None:
         """The method that reaches a median excess of ``ACCURATE`` with the least ``work``: ``"seconds"`` or
@@ -278,10 +284,10 @@ class Contest:
     def seen_in_success(self) -> str:
         """Who solves most and least, what was converged and not the shortest, and what was out of time, in words."""
         n = sum(self.n_pairs.values())
-        solved = {method: self.total(method).solved for method in METHODS}
+        solved = {method: self.solved(method) for method in METHODS}
         most, least = max(solved.values()), min(solved.values())
         best, worst = ([f"`{m}`" for m, count in solved.items() if count == value] for value in (most, least))
-        longer = sum(self.total(method).converged_and_longer for method in METHODS)
+        longer = sum(map(self.converged_and_longer, METHODS))
         late = sum(len(self.out_of_time(method)) for method in METHODS)
         few = "No curve was" if longer == 0 else "One curve was" if longer == 1 else f"{longer} curves were"
         return (
@@ -300,10 +306,10 @@ class Contest:
             "|---|---|---|---|---|",
         ]
         for method in METHODS:
-            total = self.total(method)
+            counts = (self.solved(method), self.converged_and_longer(method))
             first = [problem for problem in self.problems if self.first(problem, "seconds") == method]
             names = ["; ".join(problems) or "–" for problems in (first, self.out_of_time(method))]
-            lines.append(f"| `{method}` | {total.solved} | {total.converged_and_longer} | {' | '.join(names)} |")
+            lines.append(f"| `{method}` | {counts[0]} | {counts[1]} | {' | '.join(names)} |")
         return "\n".join(lines)
 
     @property
