@@ -9,9 +9,8 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.attempts import Task
-from geolib.paths.result import Geodesic, GeodesicError, joined
+from geolib.paths.result import Geodesic, GeodesicError, Status, joined
 from geolib.paths.starts import LatentGraph
-from geolib.paths.status import Status
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 from geolib.solvers import SOLVERS
 

@@ -47,8 +47,8 @@ class Solution:
     """(B,), codes of ``Status``"""
     n_steps: Tensor
     """(B,)"""
-    seen: Tensor
-    """(B,), the length as the solver's own points see it"""
+    solver_length: Tensor
+    """(B,), the length on the solver's own points"""
 
     @classmethod
     def through(cls, problem: Problem, points: Tensor, status: Tensor, n_steps: Tensor) -> "Solution":

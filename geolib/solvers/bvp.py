@@ -9,7 +9,7 @@ from geolib import checks
 from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.riemannian import RiemannianMetric
 from geolib.spline import CubicBSpline
 

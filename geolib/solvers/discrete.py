@@ -5,7 +5,7 @@ from torch import Tensor
 
 from geolib.curves import energy_and_gradient
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.solvers.backtracking import backtrack
 from geolib.spline import CubicBSpline
 

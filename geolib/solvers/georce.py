@@ -8,7 +8,7 @@ from torch import Tensor
 from geolib import checks
 from geolib.paths.energy import regular
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.riemannian import RiemannianMetric
 from geolib.solvers.backtracking import backtrack
 from geolib.spline import CubicBSpline

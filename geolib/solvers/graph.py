@@ -3,7 +3,7 @@
 import torch
 
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 
 
 def solve(problem: Problem) -> Solution:

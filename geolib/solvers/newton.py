@@ -7,7 +7,7 @@ from geolib import checks
 from geolib.paths import tridiagonal
 from geolib.paths.energy import Expansion, PathEnergy, path_energy
 from geolib.paths.problem import Problem, Solution, resampled
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.spline import CubicBSpline
 
 _COARSEST = 8  # segments; fewer may see no way to bend

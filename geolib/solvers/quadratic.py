@@ -8,7 +8,7 @@ from torch import Tensor
 from geolib import checks
 from geolib.curves import energy_and_gradient, straight
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.riemannian import ImmersedMetric, RiemannianMetric
 from geolib.solvers.descent import Descent, inverse_mean_metric, minimise
 from geolib.spline import CubicBSpline

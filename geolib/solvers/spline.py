@@ -6,7 +6,7 @@ from torch import Tensor
 from geolib import checks
 from geolib.curves import energy_and_gradient
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.solvers.descent import inverse_mean_metric, minimise
 from geolib.spline import CubicBSpline, basis
 
