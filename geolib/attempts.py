@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from geolib.curves import straight
-from geolib.paths.certificate import geodesic_residual, is_geodesic
+from geolib.paths.certificate import is_geodesic, residual_of
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Geodesic, Status
 from geolib.paths.starts import LatentGraph
 from geolib.paths.verdict import Finding, may_refine, reported
 from geolib.riemannian import RiemannianMetric
-from geolib.spline import CubicBSpline
+from geolib.spline import CubicBSpline, fitted, line
 
 _HIDDEN = 0.01  # relative difference of a curve's length from that on the method's own points
 _BOW = 0.1  # height of a bowed line, relative to the distance from start to end
@@ -34,13 +34,13 @@ class Task:
 
     def solve(self, start: Tensor, end: Tensor, guesses: list[Tensor | None]) -> Geodesic:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``."""
-        line = self._measure(CubicBSpline.line(start, end))
+        straight_line = self._measure(line(start, end))
         same = (start == end).all(-1)
-        line_length = torch.where(same, 0.0, line.length)
+        line_length = torch.where(same, 0.0, straight_line.length)
         status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED)
         status[same] = Status.SAME_POINT
         n_steps = torch.zeros_like(status)
-        best = line
+        best = straight_line
         residual = torch.where(line_length > 0, torch.inf, torch.zeros_like(line_length))
         todo = (line_length > 0).nonzero()[:, 0]
         for k, guess in enumerate(guesses if len(todo) else ()):
@@ -49,7 +49,7 @@ class Task:
             run = self._run(start[todo], end[todo], part, self.n_segments, steps)
             if guess is not None:
                 # a guess is a curve too
-                first = self._measure(CubicBSpline.fit(part))
+                first = self._measure(fitted(part))
                 shorter = first.length < best.length[todo]
                 best = best.replaced(todo, first, shorter)
                 residual[todo[shorter]] = torch.inf
@@ -66,8 +66,8 @@ class Task:
         points[same] = start[same].unsqueeze(1)
         unknown = torch.isinf(residual)
         if bool(unknown.any()):
-            residual[unknown] = geodesic_residual(self.metric, points[unknown])
-        certified = torch.where(best.resolved & line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
+            residual[unknown] = residual_of(self.metric, points[unknown])
+        certified = torch.where(best.resolved & straight_line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
         status = reported(status, torch.where(is_geodesic(residual, self.rtol), certified, Finding.BEST_UNCERTIFIED))
         length = torch.where(line_length > 0, best.length, 0.0)
         return Geodesic(points, best.curve, length, line_length, residual, status, n_steps)
@@ -84,7 +84,7 @@ class Task:
         """
         solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps, self.graph))
         found = self._measure(solution.curve)
-        residual = geodesic_residual(self.metric, found.finer_points(n_segments // self.n_segments))
+        residual = residual_of(self.metric, found.finer_points(n_segments // self.n_segments))
         hidden = (solution.solver_length - found.length).abs() > _HIDDEN * found.length
         finding = torch.where(is_geodesic(residual, self.rtol), Finding.CERTIFIED, Finding.UNCERTIFIED)
         finding[hidden] = Finding.HIDDEN

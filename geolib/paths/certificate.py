@@ -46,9 +46,13 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
     metric = as_metric(metric)
     checks.latent_points("points", points, min_points=3)
     flat = points.detach().reshape(-1, *points.shape[-2:])
-    with torch.no_grad():
-        parts = [_residual(metric, part) for part in flat.split(metric.curves_at_once(flat))]
-    return torch.cat(parts).reshape(points.shape[:-2])
+    return residual_of(metric, flat).reshape(points.shape[:-2])
+
+
+@torch.no_grad()
+def residual_of(metric: RiemannianMetric, points: Tensor) -> Tensor:
+    """``geodesic_residual`` of curves ``(B, N + 1, d)`` that need no check: ``(B,)``."""
+    return torch.cat([_residual(metric, part) for part in points.split(metric.curves_at_once(points))])
 
 
 def _residual(metric: RiemannianMetric, points: Tensor) -> Tensor:

@@ -111,4 +111,5 @@ def joined(parts: list[Geodesic], rows: Tensor, batch: torch.Size) -> Geodesic:
         return out.reshape(batch + out.shape[1:])
 
     values = {f.name: put(operator.attrgetter(f.name)) for f in fields(Geodesic) if f.name != "curve"}
-    return Geodesic(curve=CubicBSpline(put(lambda part: part.curve.with_knots(knots).control_points), knots), **values)
+    control_points = put(lambda part: part.curve.with_knots(knots).control_points)
+    return Geodesic(curve=CubicBSpline.trusted(control_points, knots), **values)

@@ -17,6 +17,6 @@ def solve(problem: Problem) -> Solution:
     Source:
         Danielou et al. 2024, Sec. 3.3; Chen et al. 2019.
     """
-    points = problem.graph().paths(problem.start, problem.end, n_segments=problem.n_segments).points
+    points = problem.graph().trusted_paths(problem.start, problem.end, problem.n_segments).points
     status = torch.full_like(problem.max_steps, Status.BEST_OF_ITS_KIND)
     return Solution.through(problem, points, status, torch.zeros_like(status))

@@ -8,7 +8,7 @@ from geolib.paths import tridiagonal
 from geolib.paths.energy import Expansion, PathEnergy, path_energy
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Status
-from geolib.spline import CubicBSpline
+from geolib.spline import fitted
 
 _COARSEST = 8  # segments; fewer may see no way to bend
 _FINER = 8  # the finest curve has so many times the segments that are enough for n_segments
@@ -84,7 +84,7 @@ def solve(problem: Problem) -> Solution:
     points = problem.start.new_empty(n_curves, n_segments + 1, problem.start.shape[-1])
     for rows, part in done:
         points[rows] = resampled(part, n_segments)
-    return Solution(CubicBSpline.fit(points), status, n_steps, seen)
+    return Solution(fitted(points), status, n_steps, seen)
 
 
 def _initial_points(problem: Problem, enough: int) -> Tensor:
