@@ -67,7 +67,7 @@ def _residual(metric: RiemannianMetric, points: Tensor) -> Tensor:
     along = (tangent * found.gradient.unsqueeze(-1)).sum(-2)
     moving = size > 0
     normal = found.gradient - torch.where(moving, along / torch.where(moving, size, 1.0), 0.0) * cotangent.squeeze(-1)
-    deviation = tridiagonal.solve_regularised(*found.stiff, normal)
+    deviation = tridiagonal.solve_regularised(*found.gauss_newton, normal)
     gain = (normal * deviation).sum((-2, -1)).clamp_min(0)
     total = found.total
     return torch.where(total > 0, math.pi * (gain / torch.where(total > 0, total, 1.0)).sqrt(), 0.0)
