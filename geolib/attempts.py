@@ -1,4 +1,4 @@
-"""What a method finds from one start or several: measured, certified, and tried again where it fails."""
+"""One method from one initial curve or several: its curves are measured, certified and, where that helps, refined."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,29 +7,23 @@ import torch
 from torch import Tensor, nn
 
 from geolib.curves import straight
-from geolib.paths.certificate import geodesic_residual, is_geodesic
+from geolib.paths.certificate import is_geodesic, residual_of
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.result import Geodesic
+from geolib.paths.result import Geodesic, Status
 from geolib.paths.starts import LatentGraph
-from geolib.paths.status import Status
+from geolib.paths.verdict import Finding, may_refine, reported
 from geolib.riemannian import RiemannianMetric
-from geolib.spline import CubicBSpline
+from geolib.spline import CubicBSpline, fitted, line
 
-_HIDDEN = 0.01  # relative difference between a curve's length and what its own points see of it
-_BOW = 0.1  # of the distance from start to end
-_MAX_REFINEMENT = 8  # times n_segments
-# what a method says that ended before its steps did, and had something to show
-_ENDED = (Status.CONVERGED, Status.BEST_OF_ITS_KIND)
-# what it may say of curves that are geodesics all the same
-_OVERRULED = (Status.BEST_OF_ITS_KIND, Status.DIVERGED, Status.MAX_NODES)
-# after which more segments may help
-_UNFINISHED = (Status.CONVERGED, Status.UNRESOLVED, Status.MAX_CONTROL_POINTS, Status.DIVERGED)
+_HIDDEN = 0.01  # relative difference of a curve's length from that on the method's own points
+_BOW = 0.1  # height of a bowed line, relative to the distance from start to end
+_MAX_REFINEMENT = 8  # largest number of segments of a method, relative to n_segments
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for every block of pairs: a method on a metric, and its tolerances."""
+    """A method on a metric with its tolerances, which are the same for every block of pairs."""
 
     metric: RiemannianMetric
     method: Callable[[Problem], Solution]
@@ -40,13 +34,13 @@ class Task:
 
     def solve(self, start: Tensor, end: Tensor, guesses: list[Tensor | None]) -> Geodesic:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``."""
-        line = self._measure(CubicBSpline.line(start, end))
+        straight_line = self._measure(line(start, end))
         same = (start == end).all(-1)
-        line_length = torch.where(same, 0.0, line.length)
+        line_length = torch.where(same, 0.0, straight_line.length)
         status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED)
         status[same] = Status.SAME_POINT
         n_steps = torch.zeros_like(status)
-        kept = line
+        best = straight_line
         residual = torch.where(line_length > 0, torch.inf, torch.zeros_like(line_length))
         todo = (line_length > 0).nonzero()[:, 0]
         for k, guess in enumerate(guesses if len(todo) else ()):
@@ -55,30 +49,28 @@ class Task:
             run = self._run(start[todo], end[todo], part, self.n_segments, steps)
             if guess is not None:
                 # a guess is a curve too
-                first = self._measure(CubicBSpline.fit(part))
-                shorter = first.length < kept.length[todo]
-                kept = kept.replaced(todo, first, shorter)
+                first = self._measure(fitted(part))
+                shorter = first.length < best.length[todo]
+                best = best.replaced(todo, first, shorter)
                 residual[todo[shorter]] = torch.inf
-            # what ended above its start is no result; it may have met a start that is a geodesic, to within rounding
-            longer = run.found.length > kept.length[todo] * (1 + self.rtol)
-            run.status[longer & _is_one_of(run.status, _ENDED)] = Status.START_KEPT
-            shorter = run.found.length < kept.length[todo]
-            told = shorter if k else torch.ones_like(shorter)
-            status[todo[told]], n_steps[todo[told]] = run.status[told], run.n_steps[told]
+            # a curve that is longer by less than rtol may have met a start that is a geodesic itself
+            longer = run.found.length > best.length[todo] * (1 + self.rtol)
+            run_status = torch.where(longer, reported(run.status, torch.full_like(todo, Finding.LONGER)), run.status)
+            shorter = run.found.length < best.length[todo]
+            counts = shorter if k else torch.ones_like(shorter)
+            status[todo[counts]], n_steps[todo[counts]] = run_status[counts], run.n_steps[counts]
             residual[todo[shorter]] = run.residual[shorter]
-            kept = kept.replaced(todo, run.found, shorter)
+            best = best.replaced(todo, run.found, shorter)
 
-        points = kept.points
+        points = best.points
         points[same] = start[same].unsqueeze(1)
         unknown = torch.isinf(residual)
         if bool(unknown.any()):
-            residual[unknown] = geodesic_residual(self.metric, points[unknown])
-        certified = is_geodesic(residual, self.rtol)
-        status[(status == Status.CONVERGED) & ~certified] = Status.NOT_GEODESIC
-        status[(status == Status.START_KEPT) & certified] = Status.CONVERGED
-        status[(status == Status.CONVERGED) & ~(kept.resolved & line.resolved)] = Status.UNRESOLVED
-        length = torch.where(line_length > 0, kept.length, 0.0)
-        return Geodesic(points, kept.curve, length, line_length, residual, status, n_steps)
+            residual[unknown] = residual_of(self.metric, points[unknown])
+        certified = torch.where(best.resolved & straight_line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
+        status = reported(status, torch.where(is_geodesic(residual, self.rtol), certified, Finding.BEST_UNCERTIFIED))
+        length = torch.where(line_length > 0, best.length, 0.0)
+        return Geodesic(points, best.curve, length, line_length, residual, status, n_steps)
 
     def _measure(self, curve: CubicBSpline) -> Measured:
         return measure(self.metric, curve, self.n_segments, self.rtol)
@@ -86,24 +78,21 @@ class Task:
     def _run(self, start: Tensor, end: Tensor, guess: Tensor | None, n_segments: int, max_steps: Tensor) -> "_Run":
         """The method's curves from one guess.
 
-        A curve can hurry past a narrow wall between two of its points: where its length, measured more finely, is not
-        what the method saw, it starts anew with twice the segments, and from the side. Where it is not a geodesic to
-        the tolerance yet, it goes on from where it is with twice the segments.
+        A curve can jump over a narrow wall between two of its points. Where its length on finer points is not the
+        length that the method saw, the method begins again with twice the segments, and from the side. Where the curve
+        is not a geodesic to the tolerance yet, the method goes on from it with twice the segments.
         """
         solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps, self.graph))
         found = self._measure(solution.curve)
-        residual = geodesic_residual(self.metric, found.finer_points(n_segments // self.n_segments))
-        hidden = (solution.seen - found.length).abs() > _HIDDEN * found.length
-        certified = is_geodesic(residual, self.rtol) & ~hidden
-        status = solution.status.clone()
-        status[hidden & _is_one_of(status, _ENDED)] = Status.UNRESOLVED
-        status[certified & _is_one_of(status, _OVERRULED)] = Status.CONVERGED
-        run = _Run(found, residual, status, solution.n_steps)
-        may_go_on = _is_one_of(status, _UNFINISHED) & (solution.n_steps < max_steps)
+        residual = residual_of(self.metric, found.finer_points(n_segments // self.n_segments))
+        hidden = (solution.solver_length - found.length).abs() > _HIDDEN * found.length
+        finding = torch.where(is_geodesic(residual, self.rtol), Finding.CERTIFIED, Finding.UNCERTIFIED)
+        finding[hidden] = Finding.HIDDEN
+        run = _Run(found, residual, reported(solution.status, finding), solution.n_steps)
+        refine = may_refine(solution.status, finding) & (solution.n_steps < max_steps)
         if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments:
-            loose = ~certified & ~hidden
-            anew = _bowed_line(start, end, 2 * n_segments) if guess is None else guess
-            for chosen, begin in ((hidden & may_go_on, anew), (loose & may_go_on, found.points)):
+            from_the_side = _bowed_line(start, end, 2 * n_segments) if guess is None else guess
+            for chosen, begin in ((refine & hidden, from_the_side), (refine & ~hidden, found.points)):
                 rows = chosen.nonzero()[:, 0]
                 if len(rows):
                     left = max_steps[rows] - solution.n_steps[rows]
@@ -121,7 +110,7 @@ class _Run:
     n_steps: Tensor
 
     def followed(self, rows: Tensor, other: "_Run") -> "_Run":
-        """These curves, of which those of ``rows (b,)`` were solved once more; the shorter of the two is kept."""
+        """These curves after those of ``rows (b,)`` were solved once more: the shorter curve of each two."""
         shorter = other.found.length < self.found.length[rows]
         residual, status, n_steps = self.residual.clone(), self.status.clone(), self.n_steps.clone()
         residual[rows[shorter]] = other.residual[shorter]
@@ -130,14 +119,11 @@ class _Run:
         return _Run(self.found.replaced(rows, other.found, shorter), residual, status, n_steps)
 
 
-def _is_one_of(status: Tensor, several: tuple[Status, ...]) -> Tensor:
-    return torch.isin(status, torch.tensor(several, device=status.device))
-
-
 def _bowed_line(start: Tensor, end: Tensor, n_segments: int) -> Tensor:
     """Points ``(B, n_segments + 1, d)`` to one side of the straight line.
 
-    Where the line meets a symmetric wall at right angles it is a geodesic, if not a shortest one, and would be kept.
+    A straight line that meets a symmetric wall at right angles is a geodesic, although not the shortest one, and a
+    method that begins with it would stay there.
     """
     t = torch.linspace(0, 1, n_segments + 1, dtype=start.dtype, device=start.device).unsqueeze(-1)
     d = start.shape[-1]

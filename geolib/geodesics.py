@@ -9,9 +9,8 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.attempts import Task
-from geolib.paths.result import Geodesic, GeodesicError, joined
+from geolib.paths.result import Geodesic, GeodesicError, Status, joined
 from geolib.paths.starts import LatentGraph
-from geolib.paths.status import Status
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 from geolib.solvers import SOLVERS
 
@@ -92,7 +91,7 @@ def geodesic(
             if not led:
                 jobs = [(rows, [None if guess is None else guess[rows]])]
             else:
-                paths = graph().paths(start[rows], end[rows])
+                paths = graph().trusted_paths(start[rows], end[rows])
                 connected[rows] = paths.connected
                 path = paths.points[paths.shorter]
                 jobs = [
@@ -125,7 +124,9 @@ def _graph(metric: RiemannianMetric, latents: Tensor | None, start: Tensor) -> L
     checks.same_kind("latents", latents, "start", start)
     if latents.ndim != 2 or latents.shape[-1] != start.shape[-1]:
         raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, {start.shape[-1]})")
-    return LatentGraph(metric, latents)
+    if len(latents) == 0:
+        raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (..., n, d) with n >= 1")
+    return LatentGraph.trusted(metric, latents)
 
 
 def _check_init(init: str | Tensor, start: Tensor, end: Tensor, batch: torch.Size) -> Tensor | None:

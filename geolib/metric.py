@@ -100,6 +100,11 @@ class PullbackMetric:
         Returns:
             ``(..., d, d)``, symmetric; differentiable with respect to ``z`` where ``z`` requires a gradient.
         """
+        _check_points(z)
+        return self.tensor(z)
+
+    def tensor(self, z: Tensor) -> Tensor:
+        """The metric tensor at points ``z (..., d)`` that need no check; its value is checked."""
         return self._in_chunks("metric", self._metric, z)
 
     def immersion(self, z: Tensor) -> Tensor:
@@ -116,6 +121,11 @@ class PullbackMetric:
         """
         if not self.has_immersion:
             raise TypeError("metric: with std and features together (Eq. 4) it is not the pull-back of one map")
+        _check_points(z)
+        return self.images(z)
+
+    def images(self, z: Tensor) -> Tensor:
+        """The immersion at points ``z (..., d)`` that need no check; its value is checked."""
         return self._in_chunks("immersion", self._immersion, z)
 
     def tangents(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -160,10 +170,7 @@ class PullbackMetric:
         return min(max(budget // per_point, 32), 2**16)
 
     def _in_chunks(self, name: str, function: Map, z: Tensor) -> Tensor:
-        checks.latent_points("z", z)
         flat = z.reshape(-1, z.shape[-1])
-        if len(flat) == 0:
-            raise ValueError(f"z: got no points (shape {tuple(z.shape)}), expected at least one")
         # Only z is differentiated; without this a decoder's parameters would record a graph on every call.
         with torch.set_grad_enabled(torch.is_grad_enabled() and z.requires_grad):
             parts = []
@@ -237,6 +244,12 @@ class PullbackMetric:
         if self.features is not None:
             dims += jacobian.try_map("features", self.features, x).shape[-1]
         return dims
+
+
+def _check_points(z: Tensor) -> None:
+    checks.latent_points("z", z)
+    if z.numel() == 0:
+        raise ValueError(f"z: got no points (shape {tuple(z.shape)}), expected at least one")
 
 
 def _gram(J: Tensor) -> Tensor:

@@ -130,7 +130,7 @@ class ExpectedMetric(RiemannianMetric):
 
     def __call__(self, z: Tensor) -> Tensor:
         """The tensors ``(..., d, d)`` at ``z (..., d)``, their finiteness checked."""
-        return self.source(z)
+        return self.source.tensor(z)
 
     @property
     def latent_dim(self) -> int:
@@ -148,7 +148,7 @@ class ImmersedMetric(ExpectedMetric):
 
     def __init__(self, metric: PullbackMetric):
         super().__init__(metric)
-        self.immersion, self.tangents = metric.immersion, metric.tangents
+        self.immersion, self.tangents = metric.images, metric.tangents
 
     def squared_segments(self, points: Tensor) -> Tensor:
         """The squared chords of the images: one evaluation per point, and no Jacobian."""

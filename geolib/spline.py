@@ -79,12 +79,10 @@ class CubicBSpline:
     @classmethod
     def line(cls, start: Tensor, end: Tensor, knots: Tensor | None = None) -> "CubicBSpline":
         """The straight line from ``start`` to ``end`` ``(..., d)`` at constant speed; 4 control points by default."""
-        if knots is None:
-            knots = uniform_knots(ORDER, dtype=start.dtype, device=start.device)
-        checks.same_kind("knots", knots, "start", start)
-        # control points at the means of each basis function's inner knots give C(t) = t (Greville)
-        greville = knots.unfold(0, ORDER - 1, 1)[1:-1].mean(-1, keepdim=True)
-        return cls(torch.lerp(start.unsqueeze(-2), end.unsqueeze(-2), greville), knots)
+        if knots is not None:
+            checks.same_kind("knots", knots, "start", start)
+        curve = line(start, end, knots)
+        return cls(curve.control_points, curve.knots)
 
     @classmethod
     def fit(cls, points: Tensor, *, n_control: int | None = None) -> "CubicBSpline":
@@ -95,21 +93,16 @@ class CubicBSpline:
             n_control: number of control points, at least 4; by default one per point, so that the spline interpolates.
         """
         checks.latent_points("points", points, min_points=2)
-        n_points = points.shape[-2]
-        if n_points < ORDER:  # two or three points determine a line or a parabola, which a cubic represents exactly
-            points, n_points = _raise_degree(points), ORDER
-        n_control = n_points if n_control is None else checks.integer("n_control", n_control, at_least=ORDER)
-        n_control = min(n_control, n_points)
-        t = torch.linspace(0, 1, n_points, dtype=points.dtype, device=points.device)
-        knots = (
-            _interpolation_knots(t)
-            if n_control == n_points
-            else uniform_knots(n_control, dtype=t.dtype, device=t.device)
-        )
-        N = basis(knots, t)
-        ends = points[..., [0, -1], :]
-        inner = torch.linalg.pinv(N[1:-1, 1:-1]) @ (points[..., 1:-1, :] - N[1:-1, [0, -1]] @ ends)
-        return cls(torch.cat([ends[..., :1, :], inner, ends[..., 1:, :]], dim=-2), knots)
+        if n_control is not None:
+            checks.integer("n_control", n_control, at_least=ORDER)
+        return fitted(points, n_control)
+
+    @classmethod
+    def trusted(cls, control_points: Tensor, knots: Tensor) -> "CubicBSpline":
+        """The spline of control points and knots that need no check."""
+        curve = cls.__new__(cls)
+        curve.control_points, curve.knots = control_points, knots
+        return curve
 
     def __call__(self, t: Tensor) -> Tensor:
         """Points ``(..., T, d)`` at parameters ``t (T,)`` in [0, 1]."""
@@ -117,7 +110,7 @@ class CubicBSpline:
 
     def __getitem__(self, index: Tensor) -> "CubicBSpline":
         """The curves that ``index`` selects along the first batch dimension."""
-        return CubicBSpline(self.control_points[index], self.knots)
+        return CubicBSpline.trusted(self.control_points[index], self.knots)
 
     def each(self, t: Tensor) -> Tensor:
         """Points ``(B, T, d)`` of B curves, each at its own parameters ``t (B, T)``."""
@@ -162,7 +155,8 @@ class CubicBSpline:
         a = _ratio(new - self.knots[moved], self.knots[moved + ORDER - 1] - self.knots[moved]).unsqueeze(-1)
         blend = (1 - a) * P[..., moved - 1, :] + a * P[..., moved, :]
         control_points = torch.cat([P[..., : j - ORDER + 2, :], blend, P[..., j:, :]], dim=-2)
-        return CubicBSpline(control_points, torch.cat([self.knots[: j + 1], new.reshape(1), self.knots[j + 1 :]]))
+        knots = torch.cat([self.knots[: j + 1], new.reshape(1), self.knots[j + 1 :]])
+        return CubicBSpline.trusted(control_points, knots)
 
     def with_knots(self, knots: Tensor) -> "CubicBSpline":
         """The same curves on finer knots ``(K,)``, which must contain the present ones."""
@@ -184,6 +178,31 @@ class CubicBSpline:
         if not bool(((t >= 0) & (t <= 1)).all()):  # written so that NaN fails too
             raise ValueError(f"t: got values from {float(t.min()):g} to {float(t.max()):g}, expected 0 to 1")
         return t
+
+
+def line(start: Tensor, end: Tensor, knots: Tensor | None = None) -> CubicBSpline:
+    """``CubicBSpline.line`` of points that need no check."""
+    if knots is None:
+        knots = uniform_knots(ORDER, dtype=start.dtype, device=start.device)
+    # control points at the means of each basis function's inner knots give C(t) = t (Greville)
+    greville = knots.unfold(0, ORDER - 1, 1)[1:-1].mean(-1, keepdim=True)
+    return CubicBSpline.trusted(torch.lerp(start.unsqueeze(-2), end.unsqueeze(-2), greville), knots)
+
+
+def fitted(points: Tensor, n_control: int | None = None) -> CubicBSpline:
+    """``CubicBSpline.fit`` of points that need no check."""
+    n_points = points.shape[-2]
+    if n_points < ORDER:  # two or three points determine a line or a parabola, which a cubic represents exactly
+        points, n_points = _raise_degree(points), ORDER
+    n_control = n_points if n_control is None else min(n_control, n_points)
+    t = torch.linspace(0, 1, n_points, dtype=points.dtype, device=points.device)
+    knots = (
+        _interpolation_knots(t) if n_control == n_points else uniform_knots(n_control, dtype=t.dtype, device=t.device)
+    )
+    N = basis(knots, t)
+    ends = points[..., [0, -1], :]
+    inner = torch.linalg.pinv(N[1:-1, 1:-1]) @ (points[..., 1:-1, :] - N[1:-1, [0, -1]] @ ends)
+    return CubicBSpline.trusted(torch.cat([ends[..., :1, :], inner, ends[..., 1:, :]], dim=-2), knots)
 
 
 def _raise_degree(points: Tensor) -> Tensor:

@@ -46,9 +46,13 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
     metric = as_metric(metric)
     checks.latent_points("points", points, min_points=3)
     flat = points.detach().reshape(-1, *points.shape[-2:])
-    with torch.no_grad():
-        parts = [_residual(metric, part) for part in flat.split(metric.curves_at_once(flat))]
-    return torch.cat(parts).reshape(points.shape[:-2])
+    return residual_of(metric, flat).reshape(points.shape[:-2])
+
+
+@torch.no_grad()
+def residual_of(metric: RiemannianMetric, points: Tensor) -> Tensor:
+    """``geodesic_residual`` of curves ``(B, N + 1, d)`` that need no check: ``(B,)``."""
+    return torch.cat([_residual(metric, part) for part in points.split(metric.curves_at_once(points))])
 
 
 def _residual(metric: RiemannianMetric, points: Tensor) -> Tensor:
@@ -63,7 +67,7 @@ def _residual(metric: RiemannianMetric, points: Tensor) -> Tensor:
     along = (tangent * found.gradient.unsqueeze(-1)).sum(-2)
     moving = size > 0
     normal = found.gradient - torch.where(moving, along / torch.where(moving, size, 1.0), 0.0) * cotangent.squeeze(-1)
-    deviation = tridiagonal.solve_regularised(*found.stiff, normal)
+    deviation = tridiagonal.solve_regularised(*found.gauss_newton, normal)
     gain = (normal * deviation).sum((-2, -1)).clamp_min(0)
     total = found.total
     return torch.where(total > 0, math.pi * (gain / torch.where(total > 0, total, 1.0)).sqrt(), 0.0)

@@ -1,4 +1,4 @@
-"""The path energy of discrete curves to second order: what a Newton step and the geodesic equation need."""
+"""The path energy of discrete curves to second order, for Newton steps and the geodesic equation."""
 
 import functools
 from abc import ABC, abstractmethod
@@ -13,30 +13,30 @@ from geolib.riemannian import ImmersedMetric, RiemannianMetric
 
 @dataclass
 class Expansion:
-    """Half the sum of squared segments around a batch of curves. Its Hessian is ``stiff + bend + sites``.
+    """Half the sum of squared segments of a batch of curves to second order, in three parts of the Hessian.
 
-    ``stiff`` is positive semidefinite, needs no second derivative, and measures how fast a field along the curve
-    changes; ``bend`` is what else first derivatives of a metric tell; the rest, one symmetric ``d x d`` block a *site*
-    (``spread`` puts them in place), holds second derivatives and is left to the caller, who can learn it from
-    ``change``.
+    The Gauss-Newton part is positive semidefinite, needs no second derivative, and measures how fast a field along the
+    curve changes. The connection terms hold everything else that first derivatives of a metric determine. The rest
+    holds the second derivatives: one symmetric ``d x d`` block for each inner point or segment, which ``spread`` puts
+    in place. These local Hessian blocks are left to the caller, who can learn them from ``change``.
     """
 
     squares: Tensor
     """(B, N), squared segments"""
     gradient: Tensor
     """(B, N - 1, d), in the inner points"""
-    stiff: tuple[Tensor, Tensor]
+    gauss_newton: tuple[Tensor, Tensor]
     """diagonal blocks (B, N - 1, d, d) and those to their right (B, N - 2, d, d)"""
-    bend: tuple[Tensor, Tensor] | None
+    connection: tuple[Tensor, Tensor] | None
     """the same, or None where it is zero"""
     metric: Tensor
     """(B, N - 1, d, d), at the inner points"""
-    site_metric: Tensor
-    """(B, S, d, d), the metric at the sites"""
+    block_metric: Tensor
+    """(B, S, d, d), the metric where the local blocks are"""
     memory: tuple[tuple[Tensor, ...], ...]
-    """first derivatives at the sites, (b, ...) each, one tuple for each part of the batch that was evaluated at once"""
+    """first derivatives at the local blocks, (b, ...) each; one tuple for each part that was evaluated at once"""
     change: Tensor | None
-    """(B, S, d): the sites' blocks times the step that led here, where the derivatives before it were given"""
+    """(B, S, d): the local blocks times the step that led here, where the derivatives before it were given"""
 
     @property
     def total(self) -> Tensor:
@@ -45,17 +45,17 @@ class Expansion:
 
     @property
     def scale(self) -> Tensor:
-        """(B,), the mean of the stiff part's diagonal."""
-        return self.stiff[0].diagonal(dim1=-2, dim2=-1).mean((-2, -1))
+        """(B,), the mean of the diagonal of the Gauss-Newton part."""
+        return self.gauss_newton[0].diagonal(dim1=-2, dim2=-1).mean((-2, -1))
 
     @property
     def finite(self) -> Tensor:
         """(B,), whether energy, gradient and metric are finite."""
-        parts = (self.squares, self.gradient, self.stiff[0])
+        parts = (self.squares, self.gradient, self.gauss_newton[0])
         return torch.stack([torch.isfinite(x.flatten(1).sum(-1)) for x in parts]).all(0)
 
     def held(self) -> "Expansion":
-        """The same with its memory in one part, so that it can be looked up and replaced."""
+        """The same with its memory in one part, so that rows can be looked up and replaced."""
         return replace(self, memory=(tuple(torch.cat(group) for group in zip(*self.memory, strict=True)),))
 
     def __getitem__(self, rows: Tensor) -> "Expansion":
@@ -64,12 +64,12 @@ class Expansion:
 
     def put(self, rows: Tensor, other: "Expansion", chosen: Tensor) -> None:
         """Replace the expansions of ``rows`` by those of ``other`` that are ``chosen``; this one must be ``held``."""
-        for name in ("squares", "gradient", "stiff", "bend", "metric", "site_metric"):
+        for name in ("squares", "gradient", "gauss_newton", "connection", "metric", "block_metric"):
             for mine, new in zip(_tensors(getattr(self, name)), _tensors(getattr(other, name)), strict=True):
                 mine[rows] = new[chosen]
         places = torch.full(chosen.shape, -1, device=rows.device)
         places[chosen] = rows
-        for part in other.memory:  # never joined, as copying it costs as much as all else but the derivatives
+        for part in other.memory:  # never joined: a copy would cost as much as everything but the derivatives
             here, places = places.split([len(part[0]), len(places) - len(part[0])])
             taken = here >= 0
             everything = bool(taken.all())
@@ -123,26 +123,26 @@ class PathEnergy(ABC):
 
     @staticmethod
     @abstractmethod
-    def at_sites(step: Tensor) -> Tensor:
-        """The sites' steps ``(b, S, d)``, from those of the inner points ``(b, N - 1, d)``."""
+    def at_blocks(step: Tensor) -> Tensor:
+        """How far the places of the local blocks move ``(b, S, d)`` in a step of the inner points ``(b, N - 1, d)``."""
 
     @staticmethod
     @abstractmethod
-    def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
-        """Diagonal blocks and those to their right of the Hessian whose sites' blocks are ``(b, S, d, d)``."""
+    def spread(local_blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Diagonal blocks, and those to their right, of the Hessian with these local blocks ``(b, S, d, d)``."""
 
     @staticmethod
     @abstractmethod
-    def refined(sites: Tensor) -> Tensor:
-        """The sites' blocks ``(b, S, d, d)`` on twice as many segments, of half the length."""
+    def refined(local_blocks: Tensor) -> Tensor:
+        """The local blocks ``(b, S, d, d)`` on twice as many segments of half the length."""
 
 
 class ImmersionEnergy(PathEnergy):
-    r"""Squared chords of an immersion: :math:`\tfrac12 \sum_i |f(z_{i+1}) - f(z_i)|^2`. The sites are the inner points.
+    r"""Squared chords of an immersion: :math:`\tfrac12 \sum_i |f(z_{i+1}) - f(z_i)|^2`.
 
-    With the tangents J and the second difference :math:`a_i = f_{i+1} - 2 f_i + f_{i-1}`, the gradient is
-    :math:`-J_i^T a_i`, the stiff part has blocks :math:`2 J_i^T J_i` and :math:`-J_i^T J_{i+1}`, and the sites' blocks
-    are :math:`-\langle a_i, f''_i \rangle`.
+    The local Hessian blocks are those of the inner points. With the tangents J and the second difference
+    :math:`a_i = f_{i+1} - 2 f_i + f_{i-1}`, the gradient is :math:`-J_i^T a_i`, the Gauss-Newton part has blocks
+    :math:`2 J_i^T J_i` and :math:`-J_i^T J_{i+1}`, and the local blocks are :math:`-\langle a_i, f''_i \rangle`.
     """
 
     def __init__(self, metric: ImmersedMetric, start: Tensor, end: Tensor):
@@ -179,7 +179,7 @@ class ImmersionEnergy(PathEnergy):
             torch.matmul(rows[:-1], rows[1:].mT, out=beside[:-1])
             right -= beside.reshape(b, n_inner, d, d)[:, :-1]
             if before:
-                # the sites' blocks at the new second differences, along the step (Dennis, Gay & Welsch 1981)
+                # the local blocks at the new second differences, along the step (Dennis, Gay & Welsch 1981)
                 change -= slope - torch.linalg.vecdot(before[k], a)
             if keep:
                 memory.append(J)
@@ -188,18 +188,18 @@ class ImmersionEnergy(PathEnergy):
         )
 
     @staticmethod
-    def at_sites(step: Tensor) -> Tensor:
+    def at_blocks(step: Tensor) -> Tensor:
         return step
 
     @staticmethod
-    def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
-        return sites, torch.zeros_like(sites[:, 1:])
+    def spread(local_blocks: Tensor) -> tuple[Tensor, Tensor]:
+        return local_blocks, torch.zeros_like(local_blocks[:, 1:])
 
     @staticmethod
-    def refined(sites: Tensor) -> Tensor:
-        fine = sites.new_zeros(len(sites), 2 * sites.shape[1] + 1, *sites.shape[2:])
-        padded = torch.cat([sites[:, :1], sites, sites[:, -1:]], dim=1)
-        fine[:, 1::2] = sites
+    def refined(local_blocks: Tensor) -> Tensor:
+        fine = local_blocks.new_zeros(len(local_blocks), 2 * local_blocks.shape[1] + 1, *local_blocks.shape[2:])
+        padded = torch.cat([local_blocks[:, :1], local_blocks, local_blocks[:, -1:]], dim=1)
+        fine[:, 1::2] = local_blocks
         fine[:, ::2] = (padded[:, :-1] + padded[:, 1:]) / 2
         return fine / 4
 
@@ -207,9 +207,9 @@ class ImmersionEnergy(PathEnergy):
 class TensorEnergy(PathEnergy):
     r"""Squared segments :math:`\tfrac12 \sum_i \Delta_i^T M(m_i) \Delta_i` of a metric that comes without an immersion.
 
-    The sites are the segments' middles m. The stiff part is that of covariant derivatives; ``bend`` is what is missing
-    from the terms in M and :math:`\partial_k M \Delta`; the sites' blocks are
-    :math:`\tfrac12 \Delta^T \partial_k \partial_l M \Delta`.
+    The local Hessian blocks are those of the segments, :math:`\tfrac12 \Delta^T \partial_k \partial_l M \Delta` at the
+    midpoints m. The Gauss-Newton part is that of covariant derivatives; the connection terms are what is missing from
+    the terms in M and :math:`\partial_k M \Delta`.
     """
 
     def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
@@ -228,33 +228,33 @@ class TensorEnergy(PathEnergy):
         turn = torch.linalg.solve(regular(M), _along(M) + B.mT - B) / 4
         eye = torch.eye(d, dtype=M.dtype, device=M.device)
         L, R = eye - turn, eye + turn
-        stiff = ((R.mT @ M @ R)[:, :-1] + (L.mT @ M @ L)[:, 1:], -(L.mT @ M @ R)[:, 1:-1])
+        gauss_newton = ((R.mT @ M @ R)[:, :-1] + (L.mT @ M @ L)[:, 1:], -(L.mT @ M @ R)[:, 1:-1])
         symmetric, skew = (B + B.mT) / 2, (B - B.mT) / 2
         known = (M[:, :-1] + M[:, 1:] + symmetric[:, :-1] - symmetric[:, 1:], skew[:, 1:-1] - M[:, 1:-1])
         quarter = slope / 4  # half the derivative in m, and half of that goes to either end
         return Expansion(
             squares=(D * MD).sum(-1),
             gradient=(quarter + MD)[:, :-1] + (quarter - MD)[:, 1:],
-            stiff=stiff,
-            bend=(known[0] - stiff[0], known[1] - stiff[1]),
+            gauss_newton=gauss_newton,
+            connection=(known[0] - gauss_newton[0], known[1] - gauss_newton[1]),
             metric=(M[:, :-1] + M[:, 1:]) / 2,
-            site_metric=M,
+            block_metric=M,
             memory=((D, B, slope),) if keep else (),
             change=change,
         )
 
     @staticmethod
-    def at_sites(step: Tensor) -> Tensor:
+    def at_blocks(step: Tensor) -> Tensor:
         still = torch.zeros_like(step[:, :1])
         return (torch.cat([still, step], dim=1) + torch.cat([step, still], dim=1)) / 2
 
     @staticmethod
-    def spread(sites: Tensor) -> tuple[Tensor, Tensor]:
-        return (sites[:, :-1] + sites[:, 1:]) / 4, sites[:, 1:-1] / 4
+    def spread(local_blocks: Tensor) -> tuple[Tensor, Tensor]:
+        return (local_blocks[:, :-1] + local_blocks[:, 1:]) / 4, local_blocks[:, 1:-1] / 4
 
     @staticmethod
-    def refined(sites: Tensor) -> Tensor:
-        return sites.repeat_interleave(2, dim=1) / 4
+    def refined(local_blocks: Tensor) -> Tensor:
+        return local_blocks.repeat_interleave(2, dim=1) / 4
 
 
 def tensor_and_slopes(metric: RiemannianMetric, z: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
@@ -283,7 +283,7 @@ def _along(M: Tensor) -> Tensor:
 
 
 def regular(M: Tensor) -> Tensor:
-    """M kept away from singular, by rounding."""
+    """M with a multiple of the identity at the rounding floor, which keeps it from being singular."""
     level = (10 * torch.finfo(M.dtype).eps * M.diagonal(dim1=-2, dim2=-1).mean(-1)).clamp_min(torch.finfo(M.dtype).tiny)
     return M + level[..., None, None] * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
 
@@ -327,7 +327,7 @@ def _joined(parts: list[Expansion]) -> Expansion:
     if len(parts) == 1:
         return parts[0]
     values = {"memory": sum((part.memory for part in parts), ())}
-    for name in ("squares", "gradient", "stiff", "bend", "metric", "site_metric", "change"):
+    for name in ("squares", "gradient", "gauss_newton", "connection", "metric", "block_metric", "change"):
         first = getattr(parts[0], name)
         joined = tuple(torch.cat(group) for group in zip(*(_tensors(getattr(p, name)) for p in parts), strict=True))
         values[name] = joined[0] if isinstance(first, Tensor) else None if first is None else joined

@@ -9,7 +9,7 @@ from torch import Tensor
 from geolib.curves import straight
 from geolib.paths.starts import LatentGraph
 from geolib.riemannian import RiemannianMetric
-from geolib.spline import CubicBSpline
+from geolib.spline import CubicBSpline, fitted
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class Solution:
     """(B,), codes of ``Status``"""
     n_steps: Tensor
     """(B,)"""
-    seen: Tensor
-    """(B,), the length as the solver's own points see it"""
+    solver_length: Tensor
+    """(B,), the length on the solver's own points"""
 
     @classmethod
     def through(cls, problem: Problem, points: Tensor, status: Tensor, n_steps: Tensor) -> "Solution":
         """The splines through points ``(B, N + 1, d)`` at equal steps of t, whose ends are made exact."""
         points[:, 0], points[:, -1] = problem.start, problem.end
-        return cls(CubicBSpline.fit(points), status, n_steps, problem.metric.length(points))
+        return cls(fitted(points), status, n_steps, problem.metric.length(points))
 
 
 def resampled(points: Tensor, n_segments: int) -> Tensor:
@@ -62,6 +62,6 @@ def resampled(points: Tensor, n_segments: int) -> Tensor:
     if points.shape[1] == n_segments + 1:
         return points.clone()
     t = torch.linspace(0, 1, n_segments + 1, dtype=points.dtype, device=points.device)
-    out = CubicBSpline.fit(points)(t)
+    out = fitted(points)(t)
     out[:, 0], out[:, -1] = points[:, 0], points[:, -1]
     return out

@@ -1,15 +1,58 @@
-"""What ``geodesic()`` returns: curves, measured, certified, and truthful about how each ended."""
+"""What ``geodesic()`` returns: curves with their lengths, residuals and statuses, and what a status means."""
 
 import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from enum import IntEnum
 
 import torch
 from torch import Tensor
 
-from geolib.paths.status import Status
 from geolib.spline import CubicBSpline, common_knots
+
+
+class Status(IntEnum):
+    """The state of one curve; ``Status(code).sentence`` says what it means and what to do."""
+
+    CONVERGED = 0
+    SAME_POINT = 1
+    MAX_STEPS = 2
+    MAX_CONTROL_POINTS = 3
+    START_KEPT = 4
+    SINGULAR = 5
+    UNRESOLVED = 6
+    NOT_GEODESIC = 7
+    CONVERGED_FROM_LINE = 8
+    BEST_OF_ITS_KIND = 9
+    DIVERGED = 10
+    MAX_NODES = 11
+
+    @property
+    def sentence(self) -> str:
+        """What happened, and the remedy."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    Status.CONVERGED: "the curve is a geodesic to the tolerance",
+    Status.SAME_POINT: "start and end are the same point, whose distance is zero",
+    Status.MAX_STEPS: "the curve was still getting shorter at the last step; raise max_steps",
+    Status.MAX_CONTROL_POINTS: "the curve was still getting shorter with its last knot; raise max_control_points",
+    Status.START_KEPT: "no curve shorter than the straight line or the first guess was found, and that is no geodesic; "
+    "raise n_segments or start from other points",
+    Status.SINGULAR: "the metric is zero along the whole straight line, so its length says nothing",
+    Status.UNRESOLVED: "the metric changes within less than a segment of the curve; raise n_segments",
+    Status.NOT_GEODESIC: "the curve stopped getting shorter before it satisfied the geodesic equation; raise "
+    "n_segments, or accept it where the generator has kinks (ReLU), at which the equation does not hold",
+    Status.CONVERGED_FROM_LINE: "the curve is a geodesic to the tolerance, but began as the straight line, as the "
+    "graph does not connect start and end; give more latents",
+    Status.BEST_OF_ITS_KIND: "the shortest curve that this method can draw, which is no geodesic to the tolerance; "
+    "begin another method from its points (init=g.points)",
+    Status.DIVERGED: 'the method ran away from its first guess; begin nearer (init="best"), or use another method',
+    Status.MAX_NODES: "the equation needs more nodes than allowed; raise max_nodes",
+}
+
 
 _CONVERGED = (Status.CONVERGED, Status.CONVERGED_FROM_LINE, Status.SAME_POINT)
 
@@ -25,13 +68,13 @@ class Geodesic:
     points: Tensor
     """``(..., N + 1, d)``, equally spaced in length; first and last exactly start and end"""
     curve: CubicBSpline
-    """the smooth curves: ``g.curve(t)`` is ``(..., T, d)`` for ``t (T,)`` in [0, 1]"""
+    """the smooth curves: ``g.curve(t)`` is ``(..., T, d)`` for ``t (T,)`` in [0, 1], at a speed that may vary"""
     length: Tensor
     """``(...)``, Riemannian; never more than ``line_length``"""
     line_length: Tensor
     """``(...)``, of the straight line"""
     residual: Tensor
-    """``(...)``, ``geodesic_residual`` of the points, or where the tolerance asked for it of 2, 4 or 8 times as many"""
+    """``(...)``, ``geodesic_residual`` of the points, or of up to 8 times as many where more segments were needed"""
     status: Tensor
     """``(...)``, codes of ``Status``"""
     n_steps: Tensor
@@ -45,7 +88,7 @@ class Geodesic:
 
     @property
     def converged(self) -> Tensor:
-        """``(...)``, whether the solver met its tolerance."""
+        """``(...)``, whether the curve is a geodesic to the tolerance."""
         return torch.isin(self.status, torch.tensor(_CONVERGED, device=self.status.device))
 
     def report(self) -> str:
@@ -68,4 +111,5 @@ def joined(parts: list[Geodesic], rows: Tensor, batch: torch.Size) -> Geodesic:
         return out.reshape(batch + out.shape[1:])
 
     values = {f.name: put(operator.attrgetter(f.name)) for f in fields(Geodesic) if f.name != "curve"}
-    return Geodesic(curve=CubicBSpline(put(lambda part: part.curve.with_knots(knots).control_points), knots), **values)
+    control_points = put(lambda part: part.curve.with_knots(knots).control_points)
+    return Geodesic(curve=CubicBSpline.trusted(control_points, knots), **values)

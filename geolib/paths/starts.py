@@ -13,8 +13,9 @@ from geolib import checks
 from geolib.curves import straight
 from geolib.paths.arrays import to_numpy
 from geolib.paths.measure import even_parameters
-from geolib.riemannian import Metric, as_metric
+from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
+_N_NEIGHBORS, _MAX_NODES = 10, 2000
 _EDGE_SEGMENTS = 4
 _PATH_SEGMENTS = 16
 _SMOOTHINGS = 2
@@ -52,16 +53,35 @@ class LatentGraph:
         Danielou et al. 2024, Sec. 3.3; Chen et al. 2019.
     """
 
-    def __init__(self, metric: Metric, latents: Tensor, *, n_neighbors: int = 10, max_nodes: int = 2000, seed: int = 0):
+    def __init__(
+        self,
+        metric: Metric,
+        latents: Tensor,
+        *,
+        n_neighbors: int = _N_NEIGHBORS,
+        max_nodes: int = _MAX_NODES,
+        seed: int = 0,
+    ):
         checks.latent_points("latents", latents, min_points=1)
         if latents.ndim != 2:
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, d)")
-        self.n_neighbors = checks.integer("n_neighbors", n_neighbors, at_least=1)
+        checks.integer("n_neighbors", n_neighbors, at_least=1)
         checks.integer("max_nodes", max_nodes, at_least=1)
-        self.metric = as_metric(metric)
+        self._build(as_metric(metric), latents, n_neighbors, max_nodes, checks.integer("seed", seed, at_least=0))
+
+    @classmethod
+    def trusted(cls, metric: RiemannianMetric, latents: Tensor) -> "LatentGraph":
+        """The graph with default settings, over latents that need no check."""
+        graph = cls.__new__(cls)
+        graph._build(metric, latents, _N_NEIGHBORS, _MAX_NODES, 0)
+        return graph
+
+    def _build(self, metric: RiemannianMetric, latents: Tensor, n_neighbors: int, max_nodes: int, seed: int) -> None:
+        self.n_neighbors = n_neighbors
+        self.metric = metric
         self.nodes = latents.detach()
         if len(latents) > max_nodes:
-            generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
+            generator = torch.Generator().manual_seed(seed)
             chosen = torch.randperm(len(latents), generator=generator)[:max_nodes].sort().values
             self.nodes = self.nodes[chosen.to(latents.device)]
         self._tree = KDTree(to_numpy(self.nodes))
@@ -86,6 +106,10 @@ class LatentGraph:
             checks.same_kind(name, z, "latents", self.nodes)
             if z.ndim != 2 or z.shape[-1] != self.nodes.shape[-1]:
                 raise ValueError(f"{name}: got shape {tuple(z.shape)}, expected (B, {self.nodes.shape[-1]})")
+        return self.trusted_paths(start, end, n_segments)
+
+    def trusted_paths(self, start: Tensor, end: Tensor, n_segments: int = _PATH_SEGMENTS) -> Paths:
+        """``paths`` between points ``(B, d)`` that need no check."""
         n, n_pairs = len(self.nodes), len(start)
         both = torch.cat([start, end])
         outer, inner = self._nearest(both, self.n_neighbors)

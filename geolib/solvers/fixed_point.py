@@ -9,7 +9,7 @@ from geolib import checks
 from geolib.curves import straight
 from geolib.paths.equation import acceleration
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.riemannian import RiemannianMetric
 
 _NOISE = 1e-10  # variance of the noise on the accelerations, relative to their prior variance

@@ -3,7 +3,7 @@
 import torch
 
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 
 
 def solve(problem: Problem) -> Solution:
@@ -17,6 +17,6 @@ def solve(problem: Problem) -> Solution:
     Source:
         Danielou et al. 2024, Sec. 3.3; Chen et al. 2019.
     """
-    points = problem.graph().paths(problem.start, problem.end, n_segments=problem.n_segments).points
+    points = problem.graph().trusted_paths(problem.start, problem.end, problem.n_segments).points
     status = torch.full_like(problem.max_steps, Status.BEST_OF_ITS_KIND)
     return Solution.through(problem, points, status, torch.zeros_like(status))

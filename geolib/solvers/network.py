@@ -9,7 +9,7 @@ from geolib import checks
 from geolib.curves import energy_and_gradient
 from geolib.metric import smoothed
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.riemannian import as_metric
 from geolib.solvers.descent import minimise
 

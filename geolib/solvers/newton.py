@@ -1,4 +1,4 @@
-"""Newton's method on discrete curves: from coarse to fine, with second derivatives learnt on the way."""
+"""Newton's method on discrete curves, from coarse to fine, with second derivatives by a secant approximation."""
 
 import torch
 from torch import Tensor
@@ -7,8 +7,8 @@ from geolib import checks
 from geolib.paths import tridiagonal
 from geolib.paths.energy import Expansion, PathEnergy, path_energy
 from geolib.paths.problem import Problem, Solution, resampled
-from geolib.paths.status import Status
-from geolib.spline import CubicBSpline
+from geolib.paths.result import Status
+from geolib.spline import fitted
 
 _COARSEST = 8  # segments; fewer may see no way to bend
 _FINER = 8  # the finest curve has so many times the segments that are enough for n_segments
@@ -20,7 +20,7 @@ _COARSE_STEPS = 5  # a curve that has not settled by then goes on where it has m
 _FALL = 32  # of the gain from one doubling to the next: 16 in the limit (fourth order), 40 as seen on decoders
 _LEAST_DAMPING = 0.5
 _ATTEMPTS = 3  # at a positive definite matrix with all that is known
-_LATENT = 1e-1  # weight of the latent space's own stiffness in damping, where the metric is singular or nearly so
+_LATENT = 1e-1  # weight of the isotropic term in damping, which counts where the metric is singular or nearly so
 _STUCK = 1e6  # damping at which a curve does not move any more
 _GOOD, _POOR = 0.75, 0.25  # shares of the predicted gain that a step may bring to be followed by bolder or shorter ones
 
@@ -28,16 +28,18 @@ _GOOD, _POOR = 0.75, 0.25  # shares of the predicted gain that a step may bring 
 def solve(problem: Problem) -> Solution:
     r"""Minimise the discrete energy :math:`\sum_i |f(z_{i+1}) - f(z_i)|^2` over points of curves with fixed ends.
 
-    Each step solves one block-tridiagonal system a curve. Its matrix is the Gauss-Newton part and, point by point, a
-    secant approximation of the second derivatives, learnt from how the first ones change. Where it is not positive
-    definite, or where a step does not lower the energy, the Gauss-Newton part is given more weight: a trust region in
-    the energy's own norm, whose size does not depend on the number of points. Curves begin with 8 segments (a guess
-    with as many as it has) and are doubled along their spline, to ``n_segments / 2`` and on until another doubling is
-    expected to gain less than ``rtol``.
+    Each step solves one block-tridiagonal system per curve. Its matrix is the Gauss-Newton part and, block by block, a
+    secant approximation of the second derivatives, learnt from the changes of the first ones. Where the matrix is not
+    positive definite, or where a step does not lower the energy, the Gauss-Newton part gets more weight, together with
+    a small isotropic term in latent coordinates. Such a trust region does not depend on the number of points.
+
+    Curves begin with 8 segments. A guess begins with as many as it has, rounded up to 8, 16, 32 ..., but at most
+    with the first of 16, 32 ... that reaches ``n_segments``. Curves are doubled along their spline, to at least
+    ``n_segments / 2`` and on until another doubling is expected to gain less than ``rtol``.
 
     Source:
-        Structured secants: Dennis, Gay & Welsch 1981. Without an immersion the Gauss-Newton system is that of GEORCE
-        (Rygaard & Hauberg 2025).
+        Structured secants: Dennis, Gay & Welsch 1981. The method is this project's own: GEORCE (Rygaard & Hauberg 2024)
+        also solves for all points at once, but without connection terms and second derivatives.
     """
     enough = _COARSEST
     while enough < problem.n_segments / 2:
@@ -53,7 +55,7 @@ def solve(problem: Problem) -> Solution:
         checks.finite("metric along the initial curve", curves.expansion.gradient)
     done: list[tuple[Tensor, Tensor]] = []  # rows and points of finished curves
     status = torch.full_like(problem.max_steps, Status.UNRESOLVED)
-    seen = problem.start.new_zeros(n_curves)
+    solver_length = problem.start.new_zeros(n_curves)
     n_steps = torch.zeros_like(problem.max_steps)
     doubled = False
     while True:
@@ -63,7 +65,7 @@ def solve(problem: Problem) -> Solution:
         )
         rows = curves.index
         n_steps[rows] = problem.max_steps[rows] - curves.steps_left
-        seen[rows] = curves.expansion.squares.clamp_min(0).sqrt().sum(-1)
+        solver_length[rows] = curves.expansion.squares.clamp_min(0).sqrt().sum(-1)
         resolved = settled & (next_gain <= problem.rtol) & (not coarse)
         spent = ~settled & (curves.steps_left == 0)
         status[rows[resolved]] = Status.CONVERGED
@@ -84,7 +86,7 @@ def solve(problem: Problem) -> Solution:
     points = problem.start.new_empty(n_curves, n_segments + 1, problem.start.shape[-1])
     for rows, part in done:
         points[rows] = resampled(part, n_segments)
-    return Solution(CubicBSpline.fit(points), status, n_steps, seen)
+    return Solution(fitted(points), status, n_steps, solver_length)
 
 
 def _initial_points(problem: Problem, enough: int) -> Tensor:
@@ -103,14 +105,14 @@ class _Curves:
         index: Tensor,
         points: Tensor,
         steps_left: Tensor,
-        sites: Tensor | None = None,
+        local_blocks: Tensor | None = None,
         damping: Tensor | None = None,
         expansion: Expansion | None = None,
     ):
         self.energy, self.index, self.points, self.steps_left = energy, index, points, steps_left
         self.expansion = energy.expand(points, index).held() if expansion is None else expansion
-        # the secant approximation of the sites' blocks; none is known at first
-        self.sites = torch.zeros_like(self.expansion.site_metric) if sites is None else sites
+        # the secant approximation of the local Hessian blocks; none is known at first
+        self.local_blocks = torch.zeros_like(self.expansion.block_metric) if local_blocks is None else local_blocks
         self.damping = torch.zeros_like(points[:, 0, 0]) if damping is None else damping
 
     @property
@@ -125,14 +127,14 @@ class _Curves:
 
     def subset(self, rows: Tensor) -> "_Curves":
         """Those of ``rows (b,)``."""
-        per_curve = (self.index, self.points, self.steps_left, self.sites, self.damping, self.expansion)
+        per_curve = (self.index, self.points, self.steps_left, self.local_blocks, self.damping, self.expansion)
         return _Curves(self.energy, *(x[rows] for x in per_curve))
 
     def refined(self, rows: Tensor) -> "_Curves":
         """Those of ``rows (b,)``, with twice as many segments."""
         points = resampled(self.points[rows], 2 * self.n_segments)
-        sites = self.energy.refined(self.sites[rows])
-        return _Curves(self.energy, self.index[rows], points, self.steps_left[rows], sites, self.damping[rows])
+        local_blocks = self.energy.refined(self.local_blocks[rows])
+        return _Curves(self.energy, self.index[rows], points, self.steps_left[rows], local_blocks, self.damping[rows])
 
     def descend(self, rtol: float, *, doubled: bool, max_steps: int | None) -> tuple[Tensor, Tensor]:
         """Step until there is little left to gain, or for ``max_steps``.
@@ -142,7 +144,7 @@ class _Curves:
 
         Args:
             rtol: relative tolerance in length.
-            doubled: whether these curves settled before they were doubled.
+            doubled: whether these curves were doubled before, settled or not.
             max_steps: at most so many steps.
 
         Returns:
@@ -152,10 +154,10 @@ class _Curves:
         n_curves = len(self.index)
         settled = torch.zeros(n_curves, dtype=torch.bool, device=self.index.device)
         # without second derivatives what is left to gain may look a hundred times smaller than it is
-        untried = (self.sites == 0).flatten(1).all(-1)
+        untried = (self.local_blocks == 0).flatten(1).all(-1)
         next_gain = torch.full_like(self.damping, torch.inf)
         tolerance = torch.full_like(self.damping, rtol * _FIRST_TOLERANCE)
-        floor = 16 * torch.finfo(tolerance.dtype).eps  # energies are known no better than to rounding
+        floor = 16 * torch.finfo(tolerance.dtype).eps  # energies are known to the rounding floor only
         active = torch.arange(n_curves, device=self.index.device)
         n = 0
         while len(active):
@@ -182,12 +184,12 @@ class _Curves:
     def _step(self, active: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of the inner points ``(b, N - 1, d)``, and the energy they are expected to gain ``(b,)``."""
         now = self.expansion
-        diagonal, right = (x[active] for x in now.stiff)
+        diagonal, right = (x[active] for x in now.gauss_newton)
         gradient = now.gradient[active]
-        bend, bend_right = self.energy.spread(self.sites[active])
-        if now.bend is not None:
-            bend, bend_right = bend + now.bend[0][active], bend_right + now.bend[1][active]
-        # directions in which nothing changes get a little stiffness, and more of it after steps that went too far
+        rest, rest_right = self.energy.spread(self.local_blocks[active])
+        if now.connection is not None:
+            rest, rest_right = rest + now.connection[0][active], rest_right + now.connection[1][active]
+        # a small isotropic term for directions in which nothing changes, and more of it after steps that went too far
         eye = torch.eye(gradient.shape[-1], dtype=gradient.dtype, device=gradient.device)
         scale = now.scale[active].clamp_min(torch.finfo(gradient.dtype).tiny)
         step = torch.zeros_like(gradient)
@@ -195,11 +197,11 @@ class _Curves:
         for _ in range(_ATTEMPTS):
             damping = self.damping[active[todo]]
             weight = (1 + damping)[:, None, None, None]
-            rounding = (10 * torch.finfo(scale.dtype).eps * scale[todo])[:, None, None, None] * eye
+            rounding_floor = (10 * torch.finfo(scale.dtype).eps * scale[todo])[:, None, None, None] * eye
             latent = (_LATENT * damping * scale[todo])[:, None, None, None] * eye
             part, definite = tridiagonal.solve(
-                weight * diagonal[todo] + bend[todo] + rounding + 2 * latent,
-                weight * right[todo] + bend_right[todo] - latent,
+                weight * diagonal[todo] + rest[todo] + rounding_floor + 2 * latent,
+                weight * right[todo] + rest_right[todo] - latent,
                 -gradient[todo],
             )
             step[todo[definite]] = part[definite]
@@ -208,8 +210,8 @@ class _Curves:
                 break
             self.damping[active[todo]] = (4 * damping[~definite]).clamp_min(_LEAST_DAMPING)
         else:
-            # what was learnt elsewhere does not hold here
-            self.sites[active[todo]] = 0
+            # the secant approximation from elsewhere does not hold here
+            self.local_blocks[active[todo]] = 0
             weight = 1 + self.damping[active[todo]]
             step[todo] = tridiagonal.solve_regularised(diagonal[todo], right[todo], -gradient[todo])
             step[todo] /= weight[:, None, None]
@@ -231,14 +233,17 @@ class _Curves:
 
         moved = active[accepted]
         self.points[moved] = points[accepted]
-        self.sites[moved] = _learnt(
-            self.sites[moved], self.energy.at_sites(step[accepted]), found.change[accepted], found.site_metric[accepted]
+        self.local_blocks[moved] = _learnt(
+            self.local_blocks[moved],
+            self.energy.at_blocks(step[accepted]),
+            found.change[accepted],
+            found.block_metric[accepted],
         )
         self.expansion.put(moved, found, accepted)
 
 
-def _learnt(sites: Tensor, step: Tensor, change: Tensor, metric: Tensor) -> Tensor:
-    """The symmetric matrices nearest to ``sites (b, S, d, d)`` that map ``step`` to ``change`` ``(b, S, d)``.
+def _learnt(local_blocks: Tensor, step: Tensor, change: Tensor, metric: Tensor) -> Tensor:
+    """The symmetric matrices nearest to ``local_blocks (b, S, d, d)`` that map ``step`` to ``change`` ``(b, S, d)``.
 
     Nearest in the norm of the metric, which makes it independent of coordinates (Powell's symmetric Broyden update).
     """
@@ -247,6 +252,6 @@ def _learnt(sites: Tensor, step: Tensor, change: Tensor, metric: Tensor) -> Tens
     size = s.mT @ weighted
     known = size > torch.finfo(s.dtype).tiny
     v = torch.where(known, weighted / torch.where(known, size, 1.0), 0.0)
-    missing = change.unsqueeze(-1) - sites @ s
+    missing = change.unsqueeze(-1) - local_blocks @ s
     update = missing @ v.mT
-    return sites + update + update.mT - (s.mT @ missing) * (v @ v.mT)
+    return local_blocks + update + update.mT - (s.mT @ missing) * (v @ v.mT)

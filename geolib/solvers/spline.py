@@ -6,9 +6,9 @@ from torch import Tensor
 from geolib import checks
 from geolib.curves import energy_and_gradient
 from geolib.paths.problem import Problem, Solution
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 from geolib.solvers.descent import inverse_mean_metric, minimise
-from geolib.spline import CubicBSpline, basis
+from geolib.spline import CubicBSpline, basis, fitted, line
 
 _METRIC_SAMPLES = 8  # points of a curve whose mean metric scales the descent
 _MIN_INTERVALS = 8  # a coarser curve may be unable to bend around obstacles, and is never called converged
@@ -39,12 +39,12 @@ def solve(problem: Problem, *, max_control_points: int = 67) -> Solution:
 
 def _initial_curve(problem: Problem, max_control_points: int) -> CubicBSpline:
     if problem.init is None:
-        return CubicBSpline.line(problem.start, problem.end)
+        return line(problem.start, problem.end)
     # an initial curve is fitted at the finest level that even knots allow
     n_intervals = 1
     while 2 * n_intervals + 3 <= min(max_control_points, problem.init.shape[-2]):
         n_intervals *= 2
-    return CubicBSpline.fit(problem.init, n_control=n_intervals + 3)
+    return fitted(problem.init, n_intervals + 3)
 
 
 def _n_intervals(curve: CubicBSpline) -> int:
@@ -124,5 +124,5 @@ class _Batch:
         free = found.unknowns.reshape(n_curves, n_control - 2, d)
         control_points = self.curve.control_points.clone()
         control_points[active, 1:-1] = free
-        self.curve = CubicBSpline(control_points, self.curve.knots)
+        self.curve = CubicBSpline.trusted(control_points, self.curve.knots)
         return found.settled

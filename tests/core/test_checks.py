@@ -4,10 +4,10 @@ import functools
 
 import pytest
 import torch
-from problems import conv_decoder, mlp
+from problems import conv_decoder, half_plane, mlp
 from torch import nn
 
-from geolib import PullbackMetric, checks, curve_length, geodesic
+from geolib import METHODS, PullbackMetric, checks, curve_length, geodesic
 
 pytestmark = pytest.mark.smoke
 
@@ -307,3 +307,32 @@ def test_curves_and_geodesics_refuse_wrong_decoders_too():
 def test_wrong_callables_are_refused(metric, error, sentence):
     with pytest.raises(error, match=sentence):
         curve_length(metric, Z)
+
+
+@pytest.mark.parametrize("metric", [PullbackMetric(mlp()), half_plane().metric], ids=["decoder", "callable"])
+@pytest.mark.parametrize("method", METHODS)
+def test_input_is_checked_once(method, metric, monkeypatch, generator):
+    """At the door; what runs behind it trusts its points."""
+    names = []
+    check = checks.latent_points
+
+    def counted(name, z, **options):
+        names.append(name)
+        check(name, z, **options)
+
+    monkeypatch.setattr(checks, "latent_points", counted)
+    start, end = 1 + torch.rand(2, 3, 2, generator=generator, dtype=torch.float64)
+    latents = 1 + torch.rand(30, 2, generator=generator, dtype=torch.float64)
+    geodesic(metric, start, end, method=method, init="best", latents=latents, max_steps=3)
+    assert sorted(names) == ["end", "latents", "start"]
+    names.clear()
+    init = torch.lerp(start[:, None], end[:, None], torch.linspace(0, 1, 9, dtype=torch.float64)[:, None])
+    geodesic(metric, start, end, method=method, init=init, latents=latents, max_steps=3)
+    assert sorted(set(names) - {"latents"}) == ["end", "init", "start"]
+    assert len(set(names)) == len(names)
+
+
+def test_an_empty_graph_is_refused():
+    z = torch.zeros(2, 2)
+    with pytest.raises(ValueError, match=r"latents: got shape \(0, 2\), expected \(..., n, d\) with n >= 1"):
+        geodesic(half_plane().metric, z + 1, z + 2, init="graph", latents=z[:0])

@@ -109,8 +109,8 @@ def test_energy_and_gradient_are_those_of_the_curve(metric, generator):
 
 
 @every_metric
-def test_stiff_bend_and_sites_are_the_hessian(metric, generator):
-    """With the sites' blocks by brute force: all of the Hessian, and the stiff part positive definite."""
+def test_the_parts_add_up_to_the_hessian(metric, generator):
+    """With the local blocks by brute force: all of the Hessian, and the Gauss-Newton part positive definite."""
     points = bent(generator, n=4, batch=1)
     energy = path_energy(as_metric(metric), points[:, 0], points[:, -1])
 
@@ -119,14 +119,14 @@ def test_stiff_bend_and_sites_are_the_hessian(metric, generator):
 
     hessian = torch.autograd.functional.hessian(half, points[0, 1:-1].reshape(-1))
     found = energy.expand(points, torch.arange(1))
-    known = _assembled(found.stiff)
+    known = _assembled(found.gauss_newton)
     assert (torch.linalg.eigvalsh(known) > 0).all()
-    if found.bend is not None:
-        known = known + _assembled(found.bend)
+    if found.connection is not None:
+        known = known + _assembled(found.connection)
     rest = hessian - known
-    # what is left must be of the form that sites can take: learn it from exact changes of the gradient
-    sites = torch.linalg.lstsq(_site_basis(energy, found).T, rest.reshape(-1, 1)).solution
-    remaining = rest.reshape(-1) - _site_basis(energy, found).T @ sites[:, 0]
+    # what is left must be of the form that local blocks can take: learn it from exact changes of the gradient
+    blocks = torch.linalg.lstsq(_block_basis(energy, found).T, rest.reshape(-1, 1)).solution
+    remaining = rest.reshape(-1) - _block_basis(energy, found).T @ blocks[:, 0]
     assert remaining.abs().max() < 1e-8 * hessian.abs().max()
 
 
@@ -141,19 +141,19 @@ def _assembled(blocks):
     return full.reshape(n * d, n * d)
 
 
-def _site_basis(energy, found):
+def _block_basis(energy, found):
     rows = []
-    n_sites, d = found.site_metric.shape[1:3]
-    for s, i, j in itertools.product(range(n_sites), range(d), range(d)):
+    n_blocks, d = found.block_metric.shape[1:3]
+    for s, i, j in itertools.product(range(n_blocks), range(d), range(d)):
         if i <= j:
-            one = torch.zeros(1, n_sites, d, d, dtype=DTYPE)
+            one = torch.zeros(1, n_blocks, d, d, dtype=DTYPE)
             one[0, s, i, j] = one[0, s, j, i] = 1
             rows.append(_assembled(energy.spread(one)).reshape(-1))
     return torch.stack(rows)
 
 
 @every_metric
-def test_the_change_of_first_derivatives_tells_the_sites_along_the_step(metric, generator):
+def test_the_change_of_first_derivatives_gives_the_local_blocks_along_the_step(metric, generator):
     points = bent(generator)
     energy = path_energy(as_metric(metric), points[:, 0], points[:, -1])
     index = torch.arange(3)

@@ -466,8 +466,8 @@ def test_georce_does_not_stall_on_walls_of_variance(generator):
         torch.full((8,), 100),
         lambda: None,
     )
-    at_first = georce.solve(replace(problem, max_steps=torch.ones(8, dtype=torch.long))).seen
-    fall = georce.solve(problem).seen / at_first
+    at_first = georce.solve(replace(problem, max_steps=torch.ones(8, dtype=torch.long))).solver_length
+    fall = georce.solve(problem).solver_length / at_first
     assert (fall < 0.99).all()
     assert (fall < 0.85).double().mean() >= 0.5
 
