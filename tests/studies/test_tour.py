@@ -12,7 +12,7 @@ from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import tour as panels
 from geolib.companion.models import generators
 from geolib.companion.studies.linear_interpolation import tour as study
-from geolib.paths.status import Status
+from geolib.paths.result import Status
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
 
