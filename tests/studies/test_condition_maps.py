@@ -11,6 +11,7 @@ from project import small_generator
 import geolib
 from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import condition_maps as panels
+from geolib.companion.figures.print_check import complaints
 from geolib.companion.models import generators
 from geolib.companion.studies.linear_interpolation import condition_maps as study
 
@@ -88,6 +89,7 @@ def test_the_map_is_compared_with_the_data(found):
 def test_both_maps_share_one_scale_that_follows_the_data(found):
     figure = panels.condition_maps(found)
     figure.draw_without_rendering()
+    assert complaints(figure) == []
     assert figure.get_figwidth() == style.PAGE
     *maps, bar = figure.axes
     assert [panel.get_title() for panel in maps] == ["minimal eigenvectors", "maximal eigenvectors"]

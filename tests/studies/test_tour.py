@@ -10,6 +10,7 @@ from project import small_generator
 import geolib
 from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import tour as panels
+from geolib.companion.figures.print_check import complaints
 from geolib.companion.models import generators
 from geolib.companion.studies.linear_interpolation import tour as study
 from geolib.paths.result import Status
@@ -56,6 +57,7 @@ def test_the_distance_from_the_line_is_that_of_a_half_circle():
 def test_the_panel_has_the_curves_and_the_images_along_both(found):
     figure = panels.tour(found, resolution=12, n_images=4)
     figure.draw_without_rendering()
+    assert complaints(figure) == []
     assert figure.get_figwidth() == style.COLUMN
     plane, strip = figure.axes[:2]
     assert (plane.get_xlabel(), plane.get_ylabel()) == ("$z_1$", "$z_2$")

@@ -7,6 +7,7 @@ from project import small_generator
 
 from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import training as panels
+from geolib.companion.figures.print_check import complaints
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.models.training import TrainedVAE
 from geolib.companion.models.vae import VAE, VAEConfig, n_parameters
@@ -78,6 +79,7 @@ def test_neighbours_of_the_same_class(found):
 def test_the_curves_are_the_histories_of_the_first_phase(found):
     figure = panels.training_curves(found)
     figure.draw_without_rendering()
+    assert complaints(figure) == []
     assert figure.get_figwidth() == style.PAGE
     sizes = found.sizes
     assert [panel.get_title() for panel in figure.axes] == [f"{name}, {sizes[name]:,} parameters" for name in sizes]
@@ -93,6 +95,7 @@ def test_the_curves_are_the_histories_of_the_first_phase(found):
 def test_decoded_images_stand_where_their_latents_are(found):
     figure = panels.latent_space(found, side=5)
     figure.draw_without_rendering()
+    assert complaints(figure) == []
     scatter, images = figure.axes
     for panel in (scatter, images):
         assert (panel.get_xlabel(), panel.get_ylabel()) == ("$z_1$", "$z_2$")

@@ -10,6 +10,7 @@ from torch import nn
 
 from geolib.companion.figures import plots, style
 from geolib.companion.figures.linear_interpolation import variance_rbf as panels
+from geolib.companion.figures.print_check import complaints
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies.linear_interpolation import variance_rbf as study
 
@@ -92,6 +93,7 @@ def test_numbers_are_those_of_the_two_variances(found):
 def test_both_maps_share_one_scale_and_one_bar(found):
     figure = panels.variance_maps(found)
     figure.draw_without_rendering()
+    assert complaints(figure) == []
     assert figure.get_figwidth() == style.PAGE
     *maps, bar = figure.axes
     assert bar.get_ylabel() == panels.LABEL

@@ -8,7 +8,7 @@ from geolib.companion.studies.linear_interpolation.condition_maps import Conditi
 
 def condition_maps(found: Conditions) -> Figure:
     """MB-1: condition number, encoded digits, streamlines of the minimal (left) and maximal (right) eigenvectors."""
-    figure, axes = plots.new_figure(style.PAGE, 3.4, columns=2, sharex=True, sharey=True)
+    figure, axes = plots.new_figure(style.PAGE, 3.6, columns=2, sharex=True, sharey=True)
     log_condition = found.map.condition.log10()
     limits = {"vmin": 0.0, "vmax": plots.limits_at(found.data.condition.log10())["vmax"]}
     for panel, directions, title in (

@@ -10,14 +10,14 @@ LABEL = r"$\log\,\sum_j\,\sigma_j(z)$"
 
 def variance_maps(found: Variances) -> Figure:
     """The decoder's own variance and the RBF variance on one colour scale, with the encoded test data."""
-    figure, axes = plots.new_figure(style.PAGE, 3.3, columns=2, sharex=True, sharey=True)
+    figure, axes = plots.new_figure(style.PAGE, 3.6, columns=2, sharex=True, sharey=True)
     maps = [plots.log_sigma(std, found.grid.points) for std in (found.g.vae.std, found.g.rbf)]
     limits = {"vmin": min(float(m.min()) for m in maps), "vmax": max(float(m.max()) for m in maps)}
     for panel, values, title in zip(axes, maps, ("variance network", "RBF variance"), strict=True):
         picture = plots.heat_map(panel, found.grid, values, **limits)
         points = plots.to_numpy(found.g.test_latents).T
         panel.scatter(*points, s=0.5, alpha=0.6, color="white", linewidths=0, rasterized=True)
-        plots.scatter_classes(panel, found.g.test_latents, found.g.test_labels, size=0)
+        plots.label_classes(panel, found.g.test_latents, found.g.test_labels)
         panel.set_title(title)
     axes[1].set_ylabel("")
     plots.color_bar(picture, list(axes), LABEL)
