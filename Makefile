@@ -39,7 +39,7 @@ FIGURES_03_condition_maps := 03_condition_number
 FIGURES_04_monte_carlo    := 04_improvement_map 04_histogram
 FIGURES_05_two_models     := 05_pairs 05_improvements 05_latent_lines 05_sequence
 FIGURES_06_solvers        := 06_work_precision 06_success
-FIGURES_07_two_moons      := 07_two_moons
+FIGURES_07_two_moons      := 07_two_moons 07_warm_start 07_noise
 FIGURES_08_global_distances := 08_distance_field 08_local_minima
 
 SOURCES := $(shell find geolib -name '*.py' | sort)

@@ -44,6 +44,7 @@ TINY = {
     "n_starts": 2,
     "n_ends": 3,
     "grid": 32,
+    "n_places": 2,
 }
 
 

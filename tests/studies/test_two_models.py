@@ -27,13 +27,14 @@ N = 6
 def found(tmp_path_factory):
     """Two random decoders over real digits: no training, and yet two metrics."""
     data = bundled(tmp_path_factory, (2, 4, 5, 7))
+    data = dataclasses.replace(data, train_images=data.train_images[:300], train_labels=data.train_labels[:300])
     models = []
     for widths, seed in (((24, 12), 1), ((12,), 2)):
         vae = VAE(VAEConfig(widths=widths), generator=torch.Generator().manual_seed(seed))
         models.append(generators.generator(data, vae.eval().requires_grad_(False), n_centers=8))
     first, second = generators.test_pairs(data, N, seed=0)
     sides = [(g.metric, g.test_latents[first], g.test_latents[second]) for g in models]
-    comparison = geolib.compare_models(*sides, max_steps=10)
+    comparison = geolib.compare_models(*sides, max_steps=5)
     half = dataclasses.replace(comparison, threshold=float(comparison.difference.median()))
     return study.TwoModels(tuple(models), first, second, half)
 

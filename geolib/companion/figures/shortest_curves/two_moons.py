@@ -1,92 +1,111 @@
-"""The figure of Yang & Hauberg 2018, put together from plots."""
+"""Panels of notebook 07: quadratics on two moons, their warm start, and what one noise per point does to them."""
 
 from collections.abc import Sequence
 
-import seaborn as sns
-import torch
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from torch import Tensor
 
-from geolib import Geodesic
-from geolib.companion.figures import style
-from geolib.companion.figures import plots
-from geolib.companion.models.generators import Generator
-from geolib.companion.studies.shortest_curves.two_moons import Pairs
+from geolib.companion.figures import plots, style
+from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies.shortest_curves.two_moons import TwoMoons
 
-# A style a kind of curve; dashes over a solid line show that two agree.
-_LINE = {"color": "0.35", "linewidth": 0.7, "linestyle": (0, (1, 1.5))}
-_COLD = {"color": "black", "linewidth": 1.5, "linestyle": "-"}
-_WARM = {"color": "#e8000b", "linewidth": 1.1, "linestyle": (0, (3, 2))}
-_FREE = {"color": "#029e73", "linewidth": 1.2, "linestyle": "-"}
-_MOONS = ("#4c78c8", "#e0892e")
+_LINE = {"color": "0.25", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
+_QUADRATIC = {"color": style.PALETTE[7], "linewidth": 1.5, "linestyle": "-"}
+_FREE = {"color": style.PALETTE[4], "linewidth": 1.3, "linestyle": (0, (4, 1.2))}
+_COARSE = {"color": style.PALETTE[0], "linewidth": 1.3, "linestyle": "-"}
+_FINE = {"color": style.PALETTE[4], "linewidth": 1.3, "linestyle": "-"}
+_MOONS = tuple(zip((style.PALETTE[5], style.PALETTE[1]), ("o", "^"), strict=True))
 
 
-def two_moons(
-    grid: plots.LatentGrid,
-    g: Generator,
-    chosen: Pairs,
-    found: dict[str, Geodesic],
-    shared: Tensor,
-    independent: dict[int, Tensor],
-) -> Figure:
-    """YH-1: quadratics with and without warm start on and across the moons, and what Eq. 4 does when read literally.
-
-    Args:
-        grid: where the background is drawn.
-        g: the generator.
-        chosen: the n pairs.
-        found: by ``"cold"``, ``"warm"`` and ``"graph"``, batch shape (n,) each.
-        shared: quadratics ``(n, N, 2)`` of one noise for the whole curve.
-        independent: quadratics ``(n, N, 2)`` of a noise for every point, by the number of segments.
-
-    Returns:
-        the figure; which pairs it shows is said by ``chosen.shown``.
-
-    Source:
-        Yang & Hauberg 2018, Fig. 1, of which the middle and right panels are no part.
-    """
-    figure, axes = plots.new_figure(style.PAGE, 2.75, columns=3, sharex=True, sharey=True)
-    for panel in axes:
-        picture = _background(panel, grid, g)
-    own, across = chosen.shown & ~chosen.across, chosen.shown & chosen.across
-    # the smooth curves, as points at equal Riemannian steps are few where the metric is small
-    t = torch.linspace(0, 1, 257, dtype=shared.dtype, device=shared.device)
-    points = {name: geodesic.curve(t) for name, geodesic in found.items()}
-    for panel, rows, title in ((axes[0], own, "pairs on one moon"), (axes[1], across, "pairs across the moons")):
-        _draw(panel, points["cold"][rows][:, [0, -1]], _LINE)
-        for name, stroke in (("graph", _FREE), ("cold", _COLD), ("warm", _WARM)):
-            _draw(panel, points[name][rows], stroke)
-        _ends(panel, points["cold"][rows])
+def two_moons(found: TwoMoons, *, resolution: int) -> Figure:
+    """YH-1: quadratics and free curves on one moon, and from moon to moon."""
+    figure, axes = plots.new_figure(style.PAGE, 3.5, columns=2, sharex=True, sharey=True)
+    joined = found.joined
+    quadratics, free = found.drawn("cold"), found.drawn("graph")
+    for panel, rows, title in (
+        (axes[0], joined.shown & ~joined.across, "pairs on one moon"),
+        (axes[1], joined.shown & joined.across, "pairs across the moons"),
+    ):
+        picture = _ground(panel, found, resolution)
+        for curves, stroke in ((quadratics[:, [0, -1]], _LINE), (free, _FREE), (quadratics, _QUADRATIC)):
+            _draw(panel, curves[rows], stroke)
+        _ends(panel, quadratics[rows])
         panel.set_title(title)
-    styles = [("straight line", _LINE), ("quadratic", _COLD), ("with warm start", _WARM), ("free curve", _FREE)]
-    _legend(figure, styles, "outside lower left")
-
-    shades = sns.color_palette("plasma", len(independent))
-    literal = [{"color": shade, "linewidth": 1.1, "linestyle": "-"} for shade in shades]
-    for stroke, curves in zip(literal, independent.values(), strict=True):
-        _draw(axes[2], curves[own], stroke)
-    _draw(axes[2], shared[own], _COLD)
-    _ends(axes[2], shared[own])
-    axes[2].set_title("Eq. 4 read literally")
-    styles = [(f"{n + 1} noises", stroke) for n, stroke in zip(independent, literal, strict=True)]
-    _legend(figure, [("one noise", _COLD), *styles], "outside lower right")
-    for panel in axes[1:]:
-        panel.set_ylabel("")
-    figure.colorbar(picture, ax=axes, label=r"$\log \sum_j \sigma_j(z)$", fraction=0.02, pad=0.01, shrink=0.87)
+    axes[1].set_ylabel("")
+    plots.color_bar(picture, axes, r"$\log \sum_j \sigma_j(z)$")
+    _legend(figure, [("straight line", _LINE), ("quadratic", _QUADRATIC), ("free curve, from a graph", _FREE)])
     return figure
 
 
-def _background(axes: Axes, grid: plots.LatentGrid, g: Generator) -> AxesImage:
-    """The summed deviation, light where there are data, and the data."""
-    # no darker than lets black curves be seen
-    picture = plots.variance_map(axes, grid, g.rbf, cmap=sns.light_palette("0.5", as_cmap=True), colorbar=False)
-    for label, color in enumerate(_MOONS):
+def warm_start(found: TwoMoons) -> Figure:
+    """YH-1: what the warm start changes in the quadratics, and what it costs."""
+    figure, axes = plots.new_figure(style.PAGE, 2.4, columns=3, width_ratios=[1.15, 0.7, 1])
+    _lengths(axes[0], found)
+    names = {"cold": "cold", "warm": "warm", "newton": "Newton,\nfrom lines", "graph": "Newton,\nfrom a graph"}
+    evaluations = {name: found.descents[name].n_evaluations for name in ("cold", "warm")}
+    _bars(axes[1], {names[name]: value for name, value in evaluations.items()}, "decoder evaluations per curve", "{:.0f}")
+    _bars(axes[2], {label: found.seconds[name] for name, label in names.items()}, "seconds for all pairs", "{:.2f}")
+    return figure
+
+
+def noise(found: TwoMoons, *, resolution: int) -> Figure:
+    """YH-1: quadratics that minimise Eq. 4 with one noise per curve, and with one noise per point."""
+    figure, axes = plots.new_figure(style.COLUMN, 3.0)
+    rows = found.joined.shown & ~found.joined.across
+    picture = _ground(axes, found, resolution)
+    curves = [found.descents["cold"], *found.literal.values()]
+    strokes = (_QUADRATIC, _COARSE, _FINE)
+    for each, stroke in zip(curves, strokes, strict=True):
+        _draw(axes, each.points[rows], stroke)
+    _ends(axes, curves[0].points[rows])
+    plots.color_bar(picture, axes, r"$\log \sum_j \sigma_j(z)$")
+    labels = ["one noise", *(f"{n + 1} noises" for n in found.literal)]
+    _legend(figure, list(zip(labels, strokes, strict=True)))
+    return figure
+
+
+def _ground(axes: Axes, found: TwoMoons, resolution: int) -> AxesImage:
+    """The summed deviation, light where there are data, and the test data, one colour and marker per moon."""
+    g = found.g
+    grid = LatentGrid.around(g.train_latents, resolution=resolution, margin=0.05)
+    limits = plots.limits_at(plots.log_sigma(g.rbf, found.drawn("graph")))
+    picture = plots.heat_map(axes, grid, plots.log_sigma(g.rbf, grid.points), cmap=style.GROUND, **limits)
+    for label, (color, marker) in enumerate(_MOONS):
         points = plots.to_numpy(g.test_latents[(g.test_labels == label).to(g.test_latents.device)])
-        axes.scatter(*points.T, s=5, color=color, alpha=0.6, linewidths=0, zorder=2, rasterized=True)
+        axes.scatter(*points.T, s=9, color=color, marker=marker, alpha=0.8, linewidths=0, zorder=2, rasterized=True)
     return picture
+
+
+def _lengths(axes: Axes, found: TwoMoons) -> None:
+    """Improvements over straight lines with a warm start against those without."""
+    cold, warm = (100 * plots.to_numpy(found.curves[name].improvement) for name in ("cold", "warm"))
+    across = plots.to_numpy(found.joined.across)
+    top = 1.05 * max(cold.max(), warm.max(), 1.0)
+    axes.plot([0, top], [0, top], color="0.6", linewidth=0.8, zorder=1)
+    for rows, color, marker, label in (
+        (~across, style.PALETTE[0], "o", "on one moon"),
+        (across, style.PALETTE[4], "^", "across the moons"),
+    ):
+        axes.scatter(cold[rows], warm[rows], s=14, color=color, marker=marker, linewidths=0, label=label, clip_on=False)
+    axes.set(xlim=(0, top), ylim=(0, top), aspect="equal")
+    axes.set(xlabel="improvement, cold start [%]", ylabel="improvement, warm start [%]")
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.05, 1.0), ncols=2, handletextpad=0.1, columnspacing=0.8)
+
+
+def _bars(axes: Axes, values: dict[str, float], label: str, form: str) -> None:
+    """One bar per name, with its value at its end."""
+    places = np.arange(len(values))[::-1]
+    colors = [style.PALETTE[0], style.PALETTE[3], "0.6", "0.6"][: len(values)]
+    axes.barh(places, list(values.values()), height=0.6, color=colors, linewidth=0)
+    for place, value in zip(places, values.values(), strict=True):
+        axes.text(value, place, " " + form.format(value), va="center", fontsize=7)
+    axes.set_yticks(places, list(values))
+    axes.set(xlabel=label, xlim=(0, 1.3 * max(values.values())))
+    axes.tick_params(axis="y", length=0)
 
 
 def _draw(axes: Axes, curves: Tensor, stroke: dict) -> None:
@@ -100,6 +119,6 @@ def _ends(axes: Axes, curves: Tensor) -> None:
     axes.scatter(*ends.T, s=14, color="white", edgecolors="black", linewidths=0.8, zorder=5)
 
 
-def _legend(figure: Figure, styles: Sequence[tuple[str, dict]], place: str) -> None:
+def _legend(figure: Figure, styles: Sequence[tuple[str, dict]]) -> None:
     handles = [Line2D([], [], label=label, **stroke) for label, stroke in styles]
-    figure.legend(handles=handles, loc=place, ncols=len(styles), frameon=False, handlelength=2.2, columnspacing=1.2)
+    figure.legend(handles=handles, loc="outside upper left", ncols=len(styles), handlelength=2.2, columnspacing=1.2)
