@@ -13,6 +13,7 @@ from project import bundled
 import geolib
 from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import two_models as panels
+from geolib.companion.figures.print_check import complaints
 from geolib.companion.models import generators
 from geolib.companion.models.vae import VAE, VAEConfig
 from geolib.companion.studies.linear_interpolation import two_models as study
@@ -188,3 +189,14 @@ def test_a_sequence_has_lines_and_curves_of_both_models_between_the_originals(fo
         assert start.get_ylabel() == f"pair {pair + 1}"
         assert strips.get_yticklabels()[0].get_text() == "VAE1, line"
         assert {image.get_clim() for axes in (start, strips, end) for image in axes.images} == {(0, 1)}
+
+
+def test_all_panels_are_fit_for_print(found):
+    for figure in (
+        panels.pairs(found),
+        panels.improvements(found),
+        panels.latent_lines(found, resolution=12),
+        panels.sequence(found, found.most_alike(3)),
+    ):
+        figure.draw_without_rendering()
+        assert complaints(figure) == []

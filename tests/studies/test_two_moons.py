@@ -10,6 +10,7 @@ import torch
 
 from geolib.companion.cache import timing
 from geolib.companion.data import moons
+from geolib.companion.figures.print_check import complaints
 from geolib.companion.figures.shortest_curves import two_moons as panels
 from geolib.companion.models import generators, recipes
 from geolib.companion.studies.shortest_curves import two_moons as study
@@ -347,6 +348,7 @@ def test_the_maps_draw_every_shown_pair_over_all_test_data(found):
             moons_drawn = [c for c in axes.collections if len(c.get_offsets()) > 20]
             assert sum(len(c.get_offsets()) for c in moons_drawn) == len(found.g.test_latents)
         assert "sigma" in figure.axes[-1].get_ylabel()
+        assert complaints(figure) == []
     assert maps.axes[0].images[0].get_clim() == maps.axes[1].images[0].get_clim()
 
 
@@ -365,6 +367,8 @@ def test_the_warm_start_is_drawn_with_its_costs(found):
         found.seconds[name] for name in ("cold", "warm", "newton", "graph")
     ]
     assert all(axes.get_xlabel() for axes in figure.axes)
+    figure.draw_without_rendering()
+    assert complaints(figure) == []
 
 
 def test_generators_take_moons_as_they_take_images(data, g):
