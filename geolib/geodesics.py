@@ -1,4 +1,4 @@
-"""``geodesic()``: checks, one solver of the registry, blocks of pairs and their starts."""
+"""``geodesic()``: checks its input, splits the pairs into blocks and gives them to one method."""
 
 import functools
 import inspect
@@ -43,8 +43,8 @@ def geodesic(
         n_segments: segments of the discretised curve, and of the result's ``points``. Where the tolerance asks for it,
             a method works with more.
         init: where curves begin: ``"line"``; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)``
-            where that is clearly shorter than the line; ``"best"``, both, of which the shorter result is kept; or
-            first guesses ``(..., n + 1, d)`` that run from start to end at equal steps of t.
+            where that is clearly shorter than the line; ``"best"``, both, of which the shorter result is returned; or
+            initial curves ``(..., n + 1, d)`` that run from start to end at equal steps of t.
         latents: ``(n, d)``, the points that a graph is built on, such as the encoded data; needed where ``init`` or
             ``method`` is ``"graph"``, and for ``"best"``.
         rtol: relative tolerance in length: a curve is done when it is a geodesic to this tolerance (``is_geodesic``)
@@ -63,7 +63,7 @@ def geodesic(
         blocks, whose size follows from the metric's ``chunk_size``.
 
     Raises:
-        TypeError, ValueError: for arguments of another kind, shape, dtype or device; for no pairs; for an option that
+        TypeError, ValueError: for arguments of the wrong type, shape, dtype or device; for no pairs; for an option that
             the method does not have; where the metric is not finite on a curve.
         GeodesicError: with ``throw``, where a curve did not converge.
 

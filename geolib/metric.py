@@ -342,6 +342,6 @@ def smoothed(M: Tensor, strength: float) -> Tensor:
     _check_tensors(M)
     checks.positive("strength", strength)
     square = M @ M
-    kept = torch.linalg.solve(square + strength * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device), square)
-    out = M @ kept  # all three commute
+    share = torch.linalg.solve(square + strength * torch.eye(M.shape[-1], dtype=M.dtype, device=M.device), square)
+    out = M @ share  # the three matrices commute
     return (out + out.mT) / 2

@@ -1,4 +1,4 @@
-"""How far a curve is from a geodesic, and how near is near enough."""
+"""The residual of curves in the geodesic equation, and the residual below which a curve counts as a geodesic."""
 
 import math
 
@@ -35,10 +35,10 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
 
     Returns:
         ``(...)``; 0 for a geodesic, and for curves without length. Accuracy: second order in 1/N, and no better than
-        rounding allows (about 1e-6 N in float32). What happens between the points is not seen.
+        the rounding floor (about 1e-6 N in float32). Features between the points are missed.
 
     Raises:
-        TypeError, ValueError: for points of another kind or shape; where the metric is not finite on them.
+        TypeError, ValueError: for points of the wrong type or shape; where the metric is not finite on them.
 
     Source:
         The equation: Arvanitidis et al. 2018; Michelis & Becker 2021, Sec. 2.1. The weighing is this project's own.
@@ -60,7 +60,7 @@ def _residual(metric: RiemannianMetric, points: Tensor) -> Tensor:
     found = energy.expand(points, torch.arange(len(points), device=points.device), keep=False)
     if not bool(found.finite.all()):
         checks.finite("metric", found.gradient.flatten(1), at=points[:, 1])
-    # along the curve, only the spacing of its points is at stake
+    # the component along the curve only changes the spacing of its points
     tangent = (points[:, 2:] - points[:, :-2]).unsqueeze(-1)
     cotangent = found.metric @ tangent
     size = (tangent.mT @ cotangent).squeeze(-1)

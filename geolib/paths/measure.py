@@ -1,4 +1,4 @@
-"""How long smooth curves are, to a tolerance, and where their points at equal steps in length lie."""
+"""Lengths of smooth curves to a tolerance, and their points at equal steps in length."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from geolib.riemannian import RiemannianMetric
 from geolib.spline import CubicBSpline, common_knots
 
 _MAX_SEGMENTS = 4096
-# One grid for every number of segments: Richardson's rule compares sums along one and the same parametrisation.
+# One grid for every number of segments, as Richardson's rule compares sums over the same parametrisation.
 _LATENT_GRID = 512
 
 
@@ -41,8 +41,8 @@ def even_parameters(t: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
 def latent_parameters(curve: CubicBSpline, n_segments: int) -> Tensor:
     """Parameters ``(B, n_segments + 1)`` at about equal steps in *latent* length.
 
-    A curve that was made short at equal steps of t may hurry past what lies between two of them. It cannot hide it from
-    points that are evenly spread in latent space.
+    A curve that was optimised at equal steps of t may jump over a feature between two of them. Points at equal steps in
+    latent length see the feature.
     """
     P = curve.control_points
     t = torch.linspace(0, 1, _LATENT_GRID + 1, dtype=P.dtype, device=P.device)

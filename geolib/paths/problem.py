@@ -1,4 +1,4 @@
-"""What a solver is given and what it returns."""
+"""The boundary value problem that a solver gets, and the solution that it returns."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Shortest paths over a graph of latents: first guesses that lead around what a straight line runs into."""
+"""Initial curves that go around obstacles, from shortest paths over a graph of encoded data."""
 
 from dataclasses import dataclass
 
@@ -25,13 +25,13 @@ _EDGES_AT_ONCE = 2**14
 
 @dataclass(frozen=True)
 class Paths:
-    """First guesses for the curves between B pairs of points."""
+    """Initial curves between B pairs of points."""
 
     points: Tensor
     """(B, n_segments + 1, d), at equal steps of Riemannian length; the straight line where no path is shorter"""
     shorter: Tensor
-    """(B,), whether the path is at least 1 % shorter than the line. Nearly as long as the line, paths were seen to lead
-    to a longer geodesic as often as to a shorter one."""
+    """(B,), whether the path is at least 1 % shorter than the line. Paths nearly as long as the line led to a longer
+    geodesic as often as to a shorter one."""
     connected: Tensor
     """(B,), whether the graph connects the pair"""
 
@@ -47,7 +47,7 @@ class LatentGraph:
         seed: of that draw.
 
     Raises:
-        TypeError, ValueError: for arguments of another kind, shape or range; where the metric is not finite on an edge.
+        TypeError, ValueError: for arguments of the wrong type, shape or range; for a metric that is not finite on an edge.
 
     Source:
         Danielou et al. 2024, Sec. 3.3; Chen et al. 2019.
@@ -86,12 +86,12 @@ class LatentGraph:
             self.nodes = self.nodes[chosen.to(latents.device)]
         self._tree = KDTree(to_numpy(self.nodes))
         a, b = self._nearest(self.nodes, n_neighbors + 1)
-        # each edge once; a latent is its own nearest neighbour, and latents that repeat are joined by edges of length 0
+        # Each edge counts once. A latent is its own nearest neighbour; equal latents are joined by edges of length 0.
         pairs = np.unique(np.sort(np.stack([a, b]), axis=0)[:, a != b], axis=1)
         self._edges = (*pairs, self._lengths(self.nodes[pairs[0]], self.nodes[pairs[1]]))
 
     def paths(self, start: Tensor, end: Tensor, *, n_segments: int = _PATH_SEGMENTS) -> Paths:
-        """First guesses for the curves between pairs of points.
+        """Initial curves between pairs of points.
 
         Args:
             start: ``(B, d)``.

@@ -16,14 +16,14 @@ def solve(diagonal: Tensor, right: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         b: ``(B, n, d)``.
 
     Returns:
-        x ``(B, n, d)``, and whether each matrix is positive definite ``(B,)``; where it is not, x means nothing.
+        x ``(B, n, d)``, and whether each matrix is positive definite ``(B,)``; where it is not, x is meaningless.
 
     Source:
         Heller 1976, "Some aspects of the cyclic reduction algorithm for block tridiagonal linear systems".
     """
     n, d = b.shape[1:]
     if n % 2 == 0:
-        # one more block, that stands alone, gives each block that stays a neighbour on either side
+        # one more block, coupled to nothing, gives each block that remains a neighbour on either side
         eye = torch.eye(d, dtype=b.dtype, device=b.device).expand(len(b), 1, d, d)
         diagonal, right = torch.cat([diagonal, eye], dim=1), torch.cat([right, torch.zeros_like(eye)], dim=1)
         b = torch.cat([b, torch.zeros_like(b[:, :1])], dim=1)
@@ -40,24 +40,25 @@ def solve(diagonal: Tensor, right: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     # what is left of block 2j + 1 lies between the eliminated blocks j (on its left) and j + 1
     on_left, on_right = W[:, :-1, :, d:], W[:, 1:, :, :]
     before, after = on_left[..., :d], on_right[..., :d]
-    kept, definite_rest = solve(
+    remaining, definite_rest = solve(
         diagonal[:, 1::2] - before.mT @ before - after.mT @ after,
         -after[:, :-1].mT @ on_right[:, :-1, :, d:-1],
         b[:, 1::2] - (before.mT @ on_left[..., d:]).squeeze(-1) - (after.mT @ on_right[..., 2 * d :]).squeeze(-1),
     )
     rest = W[..., -1:].clone()
-    rest[:, :-1] -= before @ kept.unsqueeze(-1)
-    rest[:, 1:] -= after @ kept.unsqueeze(-1)
+    rest[:, :-1] -= before @ remaining.unsqueeze(-1)
+    rest[:, 1:] -= after @ remaining.unsqueeze(-1)
     x = torch.empty_like(b)
     x[:, ::2] = torch.linalg.solve_triangular(L.mT, rest, upper=True).squeeze(-1)
-    x[:, 1::2] = kept
+    x[:, 1::2] = remaining
     return x[:, :n], definite & definite_rest
 
 
 def solve_regularised(diagonal: Tensor, right: Tensor, b: Tensor) -> Tensor:
-    """``solve`` for matrices that are positive semidefinite: as little is added to the diagonal as makes it go.
+    """``solve`` for positive semidefinite matrices: the smallest multiple of the diagonal's mean that makes the matrix
+    positive definite is added to its diagonal.
 
-    Directions in which nothing changes anywhere get a stiffness at the level of rounding, and no solution to speak of.
+    In directions in which the matrix is zero, that multiple is at the rounding floor and the solution is meaningless.
     """
     d = b.shape[-1]
     kind = torch.finfo(b.dtype)

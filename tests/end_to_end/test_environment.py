@@ -8,6 +8,7 @@ import itertools
 import re
 import sys
 import tomllib
+from collections import Counter
 
 import pytest
 import yaml
@@ -142,6 +143,58 @@ def test_the_core_reads_no_files_and_draws_nothing(path):
 def test_the_core_is_all_but_the_companion():
     assert {path.parent.name for path in CORE} == {"geolib", "solvers", "paths", "plane"}
     assert len(CORE) >= 10
+
+
+# Each floor may import from the floors before it, and a room from itself.
+FLOORS = (
+    ("checks",),
+    ("jacobian",),
+    ("metric", "spline", "variance"),
+    ("riemannian",),
+    ("curves",),
+    ("paths",),
+    ("plane", "solvers", "attempts", "walks"),
+    ("geodesics",),
+    ("exponential", "evaluation"),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+COMPANION_ROOMS = ("cache", "data", "models", "studies", "figures", "pipeline", "interface")
+MOST_FILES = 12
+
+
+def rooms_imported(path, package):
+    """(room, line) of what a file imports from below ``package``: the first name after it."""
+    for module, line in imports(ast.parse(path.read_text(encoding="utf-8"))):
+        if module.startswith(f"{package}."):
+            yield module.removeprefix(f"{package}.").split(".")[0], line
+
+
+@pytest.mark.parametrize("path", [p for p in CORE if p != ROOT / "geolib" / "__init__.py"], ids=lambda path: path.stem)
+def test_imports_of_the_core_point_one_way(path):
+    room = path.relative_to(ROOT / "geolib").with_suffix("").parts[0]
+    assert room in FLOOR_OF, f"{path} has no place in the order"
+    for other, line in rooms_imported(path, "geolib"):
+        assert other == room or FLOOR_OF[other] < FLOOR_OF[room], f"{path}:{line}: {room} imports {other}"
+
+
+def test_the_order_of_the_core_names_what_exists():
+    rooms = {path.relative_to(ROOT / "geolib").with_suffix("").parts[0] for path in CORE} - {"__init__"}
+    assert set(FLOOR_OF) == rooms
+
+
+def test_imports_of_the_companion_point_one_way():
+    companion = ROOT / "geolib" / "companion"
+    for path in set(MODULES) - set(CORE) - {companion / "__init__.py"}:
+        room = path.relative_to(companion).parts[0]
+        assert room in COMPANION_ROOMS, f"{path} has no place in the order"
+        for other, line in rooms_imported(path, "geolib.companion"):
+            assert COMPANION_ROOMS.index(other) <= COMPANION_ROOMS.index(room), f"{path}:{line}: {room} imports {other}"
+
+
+def test_no_folder_is_crowded():
+    counts = Counter(path.parent for top in ("geolib", "tests") for path in (ROOT / top).rglob("*.py"))
+    counts.subtract(path.parent for top in ("geolib", "tests") for path in (ROOT / top).rglob("__init__.py"))
+    assert {str(folder): n for folder, n in counts.items() if n > MOST_FILES} == {}
 
 
 @every_module
