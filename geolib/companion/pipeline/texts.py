@@ -68,7 +68,8 @@ def badge(repository: str, notebook: str) -> str:
     """The Markdown of a badge that opens a notebook on Colab."""
     place = repository.removeprefix("https://github.com/")
     page = f"https://colab.research.google.com/github/{place}/blob/main/notebooks/{notebook}.ipynb"
-    return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({page})"
+    # a picture of our own: opening a notebook in JupyterLab asks no other host
+    return f"[![Open in Colab](colab.svg)]({page})"
 
 
 def addressed(notebook: nbformat.NotebookNode, repository: str, name: str) -> None:
