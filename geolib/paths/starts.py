@@ -47,7 +47,7 @@ class LatentGraph:
         seed: of that draw.
 
     Raises:
-        TypeError, ValueError: for arguments of the wrong type, shape or range; for a metric that is not finite on an edge.
+        TypeError, ValueError: for arguments of the wrong type, shape or range, or a metric not finite on an edge.
 
     Source:
         Danielou et al. 2024, Sec. 3.3; Chen et al. 2019.
