@@ -138,6 +138,7 @@ def test_a_figure_without_data_says_nothing_of_data(directory):
     assert figure.get_supxlabel() == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["same figure", "drawn anew"])
 def test_the_same_figure_is_the_same_bytes(directory, data, g, again):
     grid = plots.LatentGrid.around(g.test_latents, resolution=8)
@@ -398,6 +399,7 @@ def rotating(x, y):
     return -y, x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [0, 30, 45, 90, 107])
 def test_lines_of_a_constant_field_are_straight(degrees):
     across = np.array([-np.sin(np.deg2rad(degrees)), np.cos(np.deg2rad(degrees))])
@@ -419,6 +421,7 @@ def test_lines_along_the_axes_are_a_spacing_apart(degrees):
     assert min(len(line) for line in lines) * 0.25 / 8 > 3.9  # from edge to edge
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("degrees", [0, 17, 30, 45, 90, 107])
 def test_lines_keep_half_a_spacing_apart_and_leave_no_gaps(degrees):
     spacing = 0.25
@@ -445,6 +448,7 @@ def test_lines_of_a_rotation_are_arcs_of_one_radius():
     assert max(turns.values()) < 1.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", [rotating, lambda x, y: (1.0, 0.3), lambda x, y: (x, -y)])
 def test_signs_of_the_input_do_not_matter(direction):
     plain = field(direction)
@@ -583,6 +587,7 @@ def test_variance_maps_are_readable(g, grid):
     assert_readable(variance_rbf.variance_maps(grid, g.vae.std, g), 2)
 
 
+@pytest.mark.slow
 def test_condition_maps_are_readable(g, grid):
     M = generators.in_double(g).metric(grid.points.double())
     v_min, v_max = geolib.extremal_directions(M)
@@ -591,6 +596,7 @@ def test_condition_maps_are_readable(g, grid):
     assert [panel.get_title() for panel in figure.axes[:2]] == ["minimal eigenvectors", "maximal eigenvectors"]
 
 
+@pytest.mark.slow
 def test_improvements_are_readable(g, grid, volume):
     mc = geolib.relative_improvement(g.metric, n_samples=6, seed=0)
     figure = monte_carlo.improvements(grid, volume, g, mc)

@@ -127,6 +127,7 @@ def test_the_vae_reconstructs_and_keeps_both_dimensions(data, g):
     assert float((data.train_labels[nearest] == data.test_labels).float().mean()) > 0.9
 
 
+@pytest.mark.slow
 def test_what_is_compared_was_found_and_timed(g, ends):
     _, start, end = ends
     timed = moons.compared(g, start, end, repeats=1)
@@ -184,6 +185,7 @@ def test_seconds_of_an_evaluation(g):
 # --- the figure
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("style")
 def test_the_figure_draws_every_shown_pair(g, ends):
     chosen, start, end = ends
