@@ -14,6 +14,16 @@ ifeq ($(filter $(PROFILE),quick paper full),)
 $(error PROFILE: got '$(PROFILE)', expected quick, paper or full)
 endif
 
+# What cannot become the reference is found before hours are spent.
+ifneq ($(filter reference,$(MAKECMDGOALS)),)
+ifeq ($(filter full bundled,$(PROFILE) $(GEOLIB_DATA_SOURCE)),)
+$(error the reference is a run of PROFILE=full, not of $(PROFILE); on the bundled digits any profile will do)
+endif
+ifneq ($(shell git status --porcelain 2>&1 | head -n 1),)
+$(error the reference is a run of a clean checkout: commit or stash what git status lists)
+endif
+endif
+
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help env figures quick full reference texts lab test smoke bench lint strip lock clean distclean
@@ -99,15 +109,6 @@ ALL_OUTPUTS := $(foreach notebook,$(NOTEBOOKS),$(call outputs,$(notebook)))
 $(FIGURES)/numbers.md: $(ALL_OUTPUTS) figures/reference/numbers.json
 	@$(BIN)/python -m geolib.companion.pipeline.numbers
 
-# Found before hours are spent.
-ifneq ($(filter reference,$(MAKECMDGOALS)),)
-ifeq ($(filter full bundled,$(PROFILE) $(GEOLIB_DATA_SOURCE)),)
-$(error the reference is a run of PROFILE=full, not of $(PROFILE); on the bundled digits any profile will do)
-endif
-ifneq ($(shell git status --porcelain 2>&1 | head -n 1),)
-$(error the reference is a run of a clean checkout: commit or stash what git status lists)
-endif
-endif
 reference: $(FIGURES)/numbers.md ## make a full run the reference in figures/reference (PROFILE=full, clean checkout)
 	@$(BIN)/python -m geolib.companion.pipeline.numbers --keep
 
@@ -117,11 +118,14 @@ texts: $(READY) ## fill numbers, addresses and pictures into README, gallery and
 lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
 	@$(BIN)/python -m geolib.companion.interface.lab $(if $(PORT),--port $(PORT))
 
-test: $(READY) ## every test (smoke, slow, notebooks, browser)
-	$(BIN)/python -m pytest
+# One process a core, with one thread each; a process takes a gigabyte.
+PYTEST := $(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(BIN)/python -m pytest --numprocesses=$(CORES) --maxprocesses=8 --dist=loadgroup
 
-smoke: $(READY) ## the tests that take seconds
-	$(BIN)/python -m pytest -m smoke
+test: $(READY) ## every test (smoke, slow, notebooks, browser)
+	$(PYTEST)
+
+smoke: $(READY) ## the tests that are not slow, in a minute
+	$(PYTEST) -m "not slow"
 
 bench: $(READY) ## measure speed beside other solvers, write benchmarks/results.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]' || echo "some of the others cannot be installed here: measuring those that are" >&2

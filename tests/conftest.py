@@ -17,6 +17,17 @@ with warnings.catch_warnings():
     torch.func.jvp(torch.sin, (torch.ones(1),), (torch.ones(1),))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keep a file that is not about the core in one process of ``pytest --numprocesses=2 --dist=loadgroup``.
+
+    Its tests share what takes long to make. The core's tests go wherever there is room.
+    """
+    for item in items:
+        if item.path.parent.name not in ("core", "paths", "plane", "solvers"):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     """A test that changes the number of threads does not change it for the next."""

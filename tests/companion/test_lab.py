@@ -134,6 +134,7 @@ def make(*arguments):
     return run(["make", "-o", ".venv/.ready", f"BIN={os.path.dirname(sys.executable)}", *arguments])
 
 
+@pytest.mark.slow
 def test_make_lab_says_that_the_port_is_taken(listen):
     port = listen()
     done = make("lab", f"PORT={port}")
@@ -142,6 +143,7 @@ def test_make_lab_says_that_the_port_is_taken(listen):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("port", "said"), [("99999", "PORT: got 99999, expected 1 to 65535"), ("x", "'x'")])
 def test_make_lab_says_what_a_port_may_be(port, said):
     done = make("lab", f"PORT={port}")

@@ -57,6 +57,7 @@ def test_it_shows_sliders_picture_and_message(explorer):
     assert not any(slider.continuous_update for slider in sliders)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("slider", "value"), [("curvature", 2.0), ("n_centers", 20), ("zeta", 1e-1)])
 def test_a_slider_redraws_what_its_value_gives(*, fitted, explorer, slider, value):
     before = explorer.picture.value
@@ -81,6 +82,7 @@ def test_what_cannot_be_fitted_is_explained_and_the_picture_stays(explorer):
     assert explorer.picture.value != before
 
 
+@pytest.mark.slow
 def test_moving_a_slider_leaves_no_figure_open(explorer):
     plt.close("all")
     for value in (0.5, 0.75, 1.0):
@@ -98,6 +100,7 @@ def test_the_frame_has_its_settings_in_the_title_and_its_centres_on_the_map(fitt
     assert figure.axes[1].get_ylabel()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "value"), [("n_centers", 7), ("curvature", 1.3), ("zeta", 2e-3)])
 def test_settings_between_the_sliders_steps_are_kept(fitted, setting, value):
     explorer = widgets.RBFExplorer(*fitted, **{**FIRST, setting: value})
@@ -106,6 +109,7 @@ def test_settings_between_the_sliders_steps_are_kept(fitted, setting, value):
     np.testing.assert_array_equal(pixels(explorer.picture.value), pixels(buffer.getvalue()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "value"), [("n_centers", 2), ("curvature", 4.0), ("zeta", 1e-7)])
 def test_a_first_state_beyond_the_sliders_is_shown_all_the_same_or_refused(fitted, setting, value):
     try:

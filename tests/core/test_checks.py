@@ -157,6 +157,7 @@ WRAPPINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrapping", WRAPPINGS)
 @pytest.mark.parametrize("layer", LAYERS)
 @pytest.mark.parametrize("position", ["mean", "std", "features"])

@@ -59,6 +59,7 @@ def test_acceleration_where_nothing_changes():
 # The exponential map
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [sphere(), half_plane()], ids=str)
 @pytest.mark.parametrize(("dtype", "rtol"), [(DTYPE, 1e-6), (DTYPE, 1e-10), (torch.float32, 1e-4)])
 def test_expmap_follows_known_geodesics(space, dtype, rtol, generator):
@@ -104,6 +105,7 @@ def test_expmap_broadcasts_and_stacks(generator):
     assert not expmap(sphere().metric, start.requires_grad_(), end - start).requires_grad
 
 
+@pytest.mark.slow
 def test_accuracy_follows_the_tolerance(generator):
     space = sphere()
     start, end = space.sample(10, generator, DTYPE)
@@ -117,6 +119,7 @@ def test_accuracy_follows_the_tolerance(generator):
 # The logarithmic map
 
 
+@pytest.mark.slow
 @every_space
 def test_logmap_is_as_long_as_the_distance(space, generator):
     start, end = space.sample(5, generator, DTYPE)
@@ -126,6 +129,7 @@ def test_logmap_is_as_long_as_the_distance(space, generator):
     torch.testing.assert_close(expmap(space.metric, start, v), end, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["newton", "bvp", "spline"])
 def test_logmap_by_any_method_on_a_decoder(method, generator):
     metric = PullbackMetric(mlp(gain=1), deviation(gain=1))
@@ -143,6 +147,7 @@ def test_logmap_undoes_expmap(generator):
     torch.testing.assert_close(logmap(space.metric, z, expmap(space.metric, z, v)), v, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_logmap_of_the_same_point_is_zero(generator):
     start, end = sphere_pairs(3, generator, DTYPE)
     end[1] = start[1]

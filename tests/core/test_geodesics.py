@@ -73,6 +73,7 @@ def test_fifty_pairs_on_the_sphere(seed, method):
     assert (g.points - exact).norm(dim=-1).max() < 0.05
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("space", [sphere(), half_plane()], ids=str)
 def test_error_follows_the_tolerance(space, method):
@@ -83,6 +84,7 @@ def test_error_follows_the_tolerance(space, method):
         assert ((g.length / exact - 1).abs() < 3 * rtol).all(), rtol
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("n", [4, 7, 100])
 def test_number_of_segments_does_not_change_the_distance(n, method, generator):
@@ -95,6 +97,7 @@ def test_number_of_segments_does_not_change_the_distance(n, method, generator):
         torch.testing.assert_close(g.length[g.converged], space.distance(start, end)[g.converged], rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("d", [1, 2, 3, 16])
 def test_any_latent_dimension(d, method, generator):
@@ -108,6 +111,7 @@ def test_any_latent_dimension(d, method, generator):
     assert_keeps_its_promises(bent, start, end, g)
 
 
+@pytest.mark.slow
 @every_method
 def test_agrees_with_an_optimiser_that_knows_nothing_of_splines(method, generator):
     metric = PullbackMetric(mlp(gain=1), deviation())
@@ -130,6 +134,7 @@ def test_agrees_with_an_optimiser_that_knows_nothing_of_splines(method, generato
 # What a result promises
 
 
+@pytest.mark.slow
 @every_method
 @every_decoder
 def test_promises_on_decoders(metric, method, generator):
@@ -190,6 +195,7 @@ def test_line_length_is_the_line_s(generator):
 # Laws
 
 
+@pytest.mark.slow
 @every_method
 def test_geodesics_are_symmetric(method, generator):
     for metric, (start, end) in (
@@ -204,6 +210,7 @@ def test_geodesics_are_symmetric(method, generator):
         assert torch.equal(back.status, there.status)
 
 
+@pytest.mark.slow
 @every_method
 def test_a_batch_is_a_stack(method, generator):
     metric = DECODERS["mlp with sigma"]
@@ -216,6 +223,7 @@ def test_a_batch_is_a_stack(method, generator):
         assert one.status == batch.status[i]
 
 
+@pytest.mark.slow
 @every_method
 def test_a_hard_pair_does_not_change_its_neighbours(method):
     metric = wall_metric()
@@ -228,6 +236,7 @@ def test_a_hard_pair_does_not_change_its_neighbours(method):
     assert alone.converged.all()
 
 
+@pytest.mark.slow
 @every_method
 def test_start_and_end_are_broadcast(method, generator):
     metric = sphere().metric
@@ -242,6 +251,7 @@ def test_start_and_end_are_broadcast(method, generator):
     torch.testing.assert_close(table.length[0], g.length, rtol=1e-7, atol=0)
 
 
+@pytest.mark.slow
 @every_method
 def test_chunks_change_nothing(method, generator):
     start, end = pairs(4, generator)
@@ -264,6 +274,7 @@ def test_isometric_coordinates_give_equal_lengths(method, generator):
 # Statuses
 
 
+@pytest.mark.slow
 @every_method
 @every_decoder
 def test_one_step_is_converged_only_where_it_was_enough(metric, method, generator):
@@ -287,6 +298,7 @@ def test_no_curve_takes_more_steps_than_allowed(max_steps, method, generator):
     assert_keeps_its_promises(DECODERS["mlp"], start, end, g)
 
 
+@pytest.mark.slow
 @every_method
 def test_more_steps_never_make_a_curve_longer(method, generator):
     start, end = pairs(30, generator)
@@ -295,6 +307,7 @@ def test_more_steps_never_make_a_curve_longer(method, generator):
         assert (many <= few * (1 + 1e-3)).all()
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("gain", [1, 1.5])
 def test_what_converged_cannot_be_shortened_from_where_it_is(gain, method, generator):
@@ -307,6 +320,7 @@ def test_what_converged_cannot_be_shortened_from_where_it_is(gain, method, gener
     assert (1 - again.length / g.length)[g.converged].max() < 3e-4
 
 
+@pytest.mark.slow
 @every_method
 def test_wall(method):
     """No segment of the line sees the wall; the result must, and must say what it could do about it."""
@@ -322,6 +336,7 @@ def test_wall(method):
         assert g.status not in (Status.SAME_POINT, Status.SINGULAR)
 
 
+@pytest.mark.slow
 @every_method
 def test_a_first_guess_leads_around_the_wall(method):
     metric = wall_metric()
@@ -454,6 +469,7 @@ def test_float32(method, generator):
     assert g.converged.all()
 
 
+@pytest.mark.slow
 @every_method
 def test_float32_decoder_is_close_to_float64(method, generator):
     start, end = pairs(8, generator)
@@ -465,6 +481,7 @@ def test_float32_decoder_is_close_to_float64(method, generator):
     torch.testing.assert_close(a.length.double(), b.length, rtol=2e-3, atol=0)
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 def test_units_of_the_output_do_not_matter(scale, method, generator):

@@ -356,6 +356,7 @@ def test_bad_input_is_told(sentence):
 # A variance wall
 
 
+@pytest.mark.slow
 def test_a_variance_wall_keeps_the_walk_at_the_data(generator):
     angle = 2 * math.pi * torch.rand(600, generator=generator, dtype=DTYPE)
     radius = 2 + 0.1 * torch.randn(600, generator=generator, dtype=DTYPE)

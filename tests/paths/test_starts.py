@@ -58,6 +58,7 @@ def test_in_flat_space_the_line_is_the_guess(generator):
     torch.testing.assert_close(guess, torch.lerp(start[:, None], end[:, None], t))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["graph", "best"])
 def test_a_graph_leads_around_a_wall(init):
     """A ring of latents around a hill that the straight line climbs, and would sit on top of for good."""
@@ -80,6 +81,7 @@ def test_a_graph_sees_a_thin_wall():
     assert g.line_length > 4
 
 
+@pytest.mark.slow
 def test_best_is_the_shorter_of_both(generator):
     metric = PullbackMetric(mlp(), deviation())
     start, end = pairs(60, generator)

@@ -63,6 +63,7 @@ def exact(space, start, end):
     return space.distance(start.reshape(-1, 2), end.reshape(-1, 2)).reshape(end.shape[:-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("space", "box"), SPACES, ids=lambda x: str(x) if hasattr(x, "metric") else "")
 def test_the_error_holds_where_distances_are_known(space, box, generator):
     start, end = stars(box, 4, 60, generator)
@@ -86,6 +87,7 @@ def test_the_error_is_honest_where_stretch_is_extreme(generator):
     assert (off > found.error + 1e-9).sum() <= 1
 
 
+@pytest.mark.slow
 def test_refinement_pays(generator):
     space, box = SPACES[5]
     start, end = stars(box, 3, 60, generator)
@@ -98,6 +100,7 @@ def test_refinement_pays(generator):
     assert said[0] > 2 * said[1] > 4 * said[2]
 
 
+@pytest.mark.slow
 def test_there_and_back_are_equally_far(generator):
     metric = PullbackMetric(mlp(), deviation())
     start, end = torch.randn(2, 6, 2, generator=generator, dtype=DTYPE)
@@ -132,6 +135,7 @@ def test_a_local_minimum_is_found_out_and_the_path_leads_to_the_global_one():
     assert polished.points[16, 1] < -0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("uncertain", [False, True])
 def test_no_local_minimum_is_shorter(uncertain, generator):
     metric = PullbackMetric(mlp(gain=3.0), deviation() if uncertain else None)

@@ -146,6 +146,7 @@ def test_a_walk_stops_at_the_edge():
     torch.testing.assert_close(walk.points[~left], free.points[~left])
 
 
+@pytest.mark.slow
 def test_walks_on_a_table_are_distributed_as_on_the_metric():
     start = torch.zeros(1500, 2, dtype=torch.float32)
     box = torch.full((2,), 15.0)

@@ -39,6 +39,7 @@ def pairs(n, generator, d=2, dtype=DTYPE):
     return torch.randn(2, n, d, generator=generator, dtype=DTYPE).to(dtype)
 
 
+@pytest.mark.slow
 def test_it_is_the_default(generator):
     assert METHODS[0] == "newton"
     metric = PullbackMetric(mlp())
@@ -174,6 +175,7 @@ def test_the_change_of_first_derivatives_gives_the_local_blocks_along_the_step(m
 # Exact lengths
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", [sphere(), half_plane(), paraboloid()], ids=str)
 def test_length_on_points_is_of_second_order(space, generator):
     start, end = space.sample(6, generator, DTYPE)
@@ -224,6 +226,7 @@ def test_a_strongly_anisotropic_map(d, generator):
     torch.testing.assert_close(g.length, space.distance(0 * weak[None], weak[None])[0], rtol=1e-3, atol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("d", [1, 2, 3, 16, 64])
 @pytest.mark.parametrize("dtype", [torch.float32, DTYPE])
 def test_any_latent_dimension(d, dtype, generator):
@@ -260,6 +263,7 @@ def test_no_step_raises_the_energy(metric, generator):
     assert (curve_energy(metric, curves.points) <= curve_energy(metric, points) * (1 + 1e-9)).all()
 
 
+@pytest.mark.slow
 def test_a_tighter_tolerance_is_met(generator):
     start, end = pairs(10, generator)
     metric = PullbackMetric(mlp(gain=1), deviation(gain=1))
@@ -270,6 +274,7 @@ def test_a_tighter_tolerance_is_met(generator):
         assert (g.length / exact - 1).abs().max() < 2 * rtol
 
 
+@pytest.mark.slow
 def test_it_walks_around_a_wall():
     """Sigma explodes across the line; a line search on the energy alone stalls before such a wall."""
     metric = wall_metric(0.03)
@@ -292,6 +297,7 @@ class Kinked(nn.Module):
         return self.net(z)
 
 
+@pytest.mark.slow
 def test_kinks_do_no_harm(generator):
     metric = PullbackMetric(Kinked().eval())
     start, end = pairs(10, generator)
@@ -332,6 +338,7 @@ def test_a_latent_direction_that_is_ignored(generator):
     assert (nothing.length == 0).all()
 
 
+@pytest.mark.slow
 def test_a_metric_of_low_rank_in_many_dimensions(generator):
     """Forty of 64 directions do nothing at each point, and not the same forty everywhere."""
     metric = PullbackMetric(mlp(64, 24, gain=1))
@@ -386,6 +393,7 @@ def test_float32_reaches_what_it_can(generator):
 # Blocks and memory
 
 
+@pytest.mark.slow
 def test_blocks_of_curves_change_nothing(generator):
     start, end = pairs(30, generator)
     whole = geodesic(PullbackMetric(mlp(), deviation()), start, end)

@@ -105,7 +105,9 @@ def test_every_method_has_its_laws():
 
 
 @every_method
-@pytest.mark.parametrize("space", SPACES, ids=str)
+@pytest.mark.parametrize(
+    "space", [pytest.param(x, marks=[] if str(x) == "sphere" else pytest.mark.slow) for x in SPACES], ids=str
+)
 def test_contract_on_spaces(space, method, generator):
     start, end = space.sample(4, generator, DTYPE)
     g = assert_contract(method, space.metric, start, end, cloud(start, end, generator))
@@ -116,6 +118,7 @@ def test_contract_on_spaces(space, method, generator):
     assert g.converged.double().mean() >= LAWS[method].converged
 
 
+@pytest.mark.slow
 @every_method
 @pytest.mark.parametrize("name", DECODERS)
 def test_contract_on_decoders(name, method, generator):
@@ -130,6 +133,7 @@ def test_contract_on_decoders(name, method, generator):
     assert (g.length >= best.length * (1 - 1e-3)).all()
 
 
+@pytest.mark.slow
 @every_method
 def test_contract_at_a_wall(method, generator):
     metric = wall_metric(0.05)
@@ -141,6 +145,7 @@ def test_contract_at_a_wall(method, generator):
     assert not g.converged or g.length < 3 or method == "bvp"
 
 
+@pytest.mark.slow
 @every_method
 def test_degenerate_pairs(method, generator):
     dead = PullbackMetric(lambda z: z[:, :1] * z.new_tensor([1.0, -2.0, 2.0]))
@@ -208,6 +213,7 @@ def test_an_unknown_option_is_told(method):
 # Two ways to the same curve
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODERS)
 def test_boundary_value_problem_agrees_with_newton(name, generator):
     metric = DECODERS[name]
@@ -433,6 +439,7 @@ def test_nodes_and_lengthscale_are_checked(generator):
         geodesic(sphere().metric, start, end, method="fixed_point", lengthscale=-1.0)
 
 
+@pytest.mark.slow
 def test_more_nodes_see_more(generator):
     metric = PullbackMetric(mlp(), deviation())
     start, end = torch.randn(2, 20, 2, generator=generator, dtype=DTYPE)
@@ -446,6 +453,7 @@ def test_more_nodes_see_more(generator):
 # GEORCE
 
 
+@pytest.mark.slow
 def test_georce_does_not_stall_on_walls_of_variance(generator):
     _, rbf = ring(generator, zeta=3.0)
     metric = PullbackMetric(lambda z: 1.0 * z, rbf)
@@ -489,6 +497,7 @@ def test_georce_is_of_second_order(generator):
 # A new solver: one file and one line
 
 
+@pytest.mark.slow
 def test_a_solver_is_one_file_and_one_line(tmp_path):
     """The README's own example works in a copy of the package."""
     text = (PROJECT / "README.md").read_text(encoding="utf-8")

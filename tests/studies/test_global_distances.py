@@ -106,6 +106,7 @@ def test_the_verdicts_are_one_each_for_every_curve_that_converged(ridges, round_
             assert (found.excess(init) >= 0).all()
 
 
+@pytest.mark.slow
 def test_a_coarse_grid_leaves_pairs_undecided_and_finds_the_longer_one_all_the_same():
     found = of_ridges(resolution=16, reach=4)
     assert found.undecided("line").tolist() == [False, True]
@@ -203,6 +204,7 @@ def test_the_field_is_drawn_with_three_curves_and_their_lengths(ridges):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("style")
 @pytest.mark.parametrize("case", ["ridges", "round_sphere", "none converged"])
 def test_the_shares_are_drawn_whatever_was_found(case, ridges, round_sphere):
