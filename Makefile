@@ -119,7 +119,7 @@ lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
 	@$(BIN)/python -m geolib.companion.interface.lab $(if $(PORT),--port $(PORT))
 
 # One process a core, with one thread each; a process takes a gigabyte.
-PYTEST := $(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(BIN)/python -m pytest --numprocesses=$(CORES) --maxprocesses=8 --dist=loadgroup
+PYTEST := $(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(BIN)/python -m pytest --numprocesses=$(CORES) --maxprocesses=8
 
 test: $(READY) ## every test (smoke, slow, notebooks, browser)
 	$(PYTEST)

@@ -195,6 +195,7 @@ def test_bundled_digits_are_split_evenly_and_without_overlap():
     assert set(data.train_labels[:100].tolist()) == set(data.test_labels[:100].tolist()) == set(range(10))
 
 
+@pytest.mark.slow
 def test_bundled_split_is_the_same_everywhere_and_a_damaged_copy_is_made_anew(monkeypatch, tmp_path, capsys):
     first = datasets.load("mnist", source="bundled")
     folder = tmp_path / "elsewhere"
@@ -592,6 +593,7 @@ def test_a_mirror_that_answers_is_used_beside_one_that_does_not(files, publish, 
         assert time.monotonic() - begun < download.PATIENCE
 
 
+@pytest.mark.slow
 def test_name_resolution_that_hangs_costs_seconds(monkeypatch, publish):
     over = threading.Event()
 

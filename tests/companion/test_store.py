@@ -121,14 +121,14 @@ except OSError as error:
 """
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="resource limits are POSIX's")
 @pytest.mark.parametrize(
     ("writer", "name"),
     [
-        pytest.param("text", "numbers.md", marks=pytest.mark.smoke),
-        pytest.param("tensors", "vae.safetensors", marks=pytest.mark.slow),
-        pytest.param("figure", "99_disk.png", marks=pytest.mark.slow),
+        ("text", "numbers.md"),
+        ("tensors", "vae.safetensors"),
+        ("figure", "99_disk.png"),
     ],
 )
 def test_a_full_disk_leaves_the_old_file_and_says_which(tmp_path, writer, name):

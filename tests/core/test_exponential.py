@@ -78,6 +78,7 @@ def test_expmap_follows_known_geodesics(space, dtype, rtol, generator):
         torch.testing.assert_close(place(between), place(exact), rtol=2e-5, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_expmap_runs_around_the_sphere():
     """Along the equator, once around and farther; and once around a tilted great circle."""
     start = torch.tensor([[math.pi / 2, 0.3]], dtype=DTYPE)

@@ -353,6 +353,7 @@ def test_smoothing_has_derivatives_where_singular_values_meet():
     torch.testing.assert_close(slope, expected * torch.eye(3, dtype=DTYPE))
 
 
+@pytest.mark.slow
 def test_smoothing_changes_the_curve_and_not_how_it_is_measured(generator):
     metric = DECODERS["mlp"]
     start, end = torch.randn(2, 3, 2, generator=generator, dtype=DTYPE)
@@ -368,6 +369,7 @@ def test_smoothing_changes_the_curve_and_not_how_it_is_measured(generator):
 # The graph
 
 
+@pytest.mark.slow
 def test_the_graph_goes_around_what_the_line_runs_into(generator):
     metric = wall_metric(0.05)
     latents = 2 * torch.rand(800, 2, generator=generator, dtype=DTYPE) - 1
@@ -398,6 +400,7 @@ def test_few_nodes_are_told(generator):
         geodesic(metric, start, end, method="bvp", max_nodes=4)
 
 
+@pytest.mark.slow
 def test_a_curve_that_is_tried_again_keeps_to_its_nodes(generator):
     """Twice the segments would be more than the allowed number of nodes."""
     metric = PullbackMetric(mlp(), deviation())
