@@ -41,6 +41,10 @@ every_decoder = pytest.mark.parametrize("metric", DECODERS.values(), ids=DECODER
 # those that are as accurate as they are asked to be; test_solvers.py holds what is true of all
 every_method = pytest.mark.parametrize("method", ("newton", "spline", "georce"))
 
+# Products of matrices round differently in batches of another size. On some processors that ends a descent a step
+# earlier or later; rtol is 1e-4.
+ROUNDED = 1e-6
+
 
 def pairs(n, generator, scale=1.0, d=2):
     return scale * torch.randn(2, n, d, generator=generator, dtype=DTYPE)
@@ -245,10 +249,10 @@ def test_start_and_end_are_broadcast(method, generator):
     assert_keeps_its_promises(metric, start[0], end, g)
     for i in range(3):
         expected = geodesic(metric, start[0], end[i], method=method).length
-        torch.testing.assert_close(g.length[i], expected, rtol=1e-7, atol=0)
+        torch.testing.assert_close(g.length[i], expected, rtol=ROUNDED, atol=0)
     table = geodesic(metric, start[:, None], end[None], method=method)
     assert table.length.shape == (3, 3)
-    torch.testing.assert_close(table.length[0], g.length, rtol=1e-7, atol=0)
+    torch.testing.assert_close(table.length[0], g.length, rtol=ROUNDED, atol=0)
 
 
 @pytest.mark.slow
@@ -257,7 +261,7 @@ def test_chunks_change_nothing(method, generator):
     start, end = pairs(4, generator)
     lengths = [geodesic(PullbackMetric(mlp(), chunk_size=c), start, end, method=method).length for c in (5, 40, None)]
     for length in lengths[1:]:
-        torch.testing.assert_close(length, lengths[0], rtol=1e-6, atol=0)
+        torch.testing.assert_close(length, lengths[0], rtol=ROUNDED, atol=0)
 
 
 @every_method

@@ -1,5 +1,7 @@
 """Notebook 06: every solver on the same pairs, with the same time budget and the same measure of error."""
 
+import functools
+import re
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -346,17 +348,24 @@ def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
+def _measured(problem: Problem, budget: float) -> list[dict[str, Any]]:
+    return as_json(compete(problem, budget=budget))
+
+
 def measure(problems: list[Problem], *, budget: float, settings: dict[str, Any]) -> Contest:
-    """The contest on these problems, from ``data/derived`` where it was measured before.
+    """The contest on these problems. Each is kept in ``data/derived`` when it is measured, so a killed run goes on.
 
     Args:
         problems: see ``problems.four``.
         budget: seconds per run.
         settings: what the problems were made from, as JSON values.
     """
-    rows = measurements.kept(
-        "contest",
-        {"settings": settings, "budget": budget, "sweeps": SWEEPS, "chords": CHORDS},
-        lambda: as_json([row for problem in problems for row in compete(problem, budget=budget)]),
-    )
-    return Contest(from_json(rows), {problem.name: len(problem.start) for problem in problems}, budget)
+    rows = []
+    for problem in problems:
+        name = re.sub(r"\W+", "-", problem.name)
+        everything = {"problem": problem.name, "settings": settings, "budget": budget}
+        task = functools.partial(_measured, problem, budget)
+        rows += from_json(
+            measurements.kept(f"contest-{name}", {**everything, "sweeps": SWEEPS, "chords": CHORDS}, task)
+        )
+    return Contest(rows, {problem.name: len(problem.start) for problem in problems}, budget)
