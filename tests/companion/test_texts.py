@@ -63,7 +63,7 @@ def test_the_command_writes_what_differs(tmp_path, monkeypatch, capsys):
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "figures" / "reference").mkdir(parents=True)
     (tmp_path / "pyproject.toml").write_text('[project.urls]\nRepository = "https://github.com/a/b"\n')
-    (tmp_path / texts.SOURCES["real"]).write_text(json.dumps({"numbers": {"n": 2.0}}))
+    (tmp_path / texts.SOURCES["real"]).write_text(json.dumps({"about": "", "numbers": {"n": 2.0}}))
     readme = tmp_path / "README.md"
     readme.write_text("<!--=real n .1f-->1.0<!--=-->")
     assert texts.main(["--check"]) == 1

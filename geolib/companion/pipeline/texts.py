@@ -54,7 +54,8 @@ def stored(project: Path) -> Callable[[str], dict[str, Any]]:
         if source not in SOURCES:
             raise ValueError(f"source: got {source!r}, expected one of {', '.join(map(repr, SOURCES))}")
         kept = json.loads((project / SOURCES[source]).read_text(encoding="utf-8"))
-        return {**kept["numbers"], **kept.get("verdicts", {})}
+        about = kept["about"] if isinstance(kept["about"], dict) else {}
+        return {**about, **kept["numbers"], **kept.get("verdicts", {})}
 
     return numbers
 
