@@ -49,7 +49,7 @@ def geodesic(
             ``method`` is ``"graph"``, and for ``"best"``.
         rtol: relative tolerance in length: a curve is done when it is a geodesic to this tolerance (``is_geodesic``)
             and a further refinement would gain less; lengths are measured at least as finely.
-        max_steps: steps a curve at most.
+        max_steps: the most steps per curve.
         throw: raise where a curve did not converge, instead of reporting it in ``status``.
         **options: the method's own.
 

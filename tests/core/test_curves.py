@@ -247,7 +247,7 @@ def test_batch_is_a_stack(metric, generator):
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 8, 25])
 @pytest.mark.parametrize("kind", ["immersion", "Eq. 4"])
 def test_chunks_change_nothing(kind, chunk_size, generator):
-    # 7 points a curve: chunks shorter than a curve, as long, and of several curves
+    # 7 points per curve: chunks shorter than a curve, as long, and of several curves
     arguments = (mlp(),) if kind == "immersion" else (mlp(), deviation(), mlp(7, 5, 2))
     whole, chunked = PullbackMetric(*arguments), PullbackMetric(*arguments, chunk_size=chunk_size)
     points = wiggle(6, generator, (4,))

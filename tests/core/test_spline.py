@@ -301,7 +301,7 @@ def test_bad_parameters(method):
 
 def test_bad_parameters_of_each(generator):
     curve = spline("uniform", generator, batch=(3,))
-    for shape in ((5,), (2, 5), (1, 3, 5)):  # one row a curve is expected
+    for shape in ((5,), (2, 5), (1, 3, 5)):  # one row per curve is expected
         with pytest.raises(ValueError, match="t: got"):
             curve.each(torch.zeros(shape, dtype=DTYPE))
 

@@ -1,1 +1,1 @@
-"""The look of every figure, how it is saved, and what made it; one panel file a notebook."""
+"""The look of every figure, how it is saved, and what made it; one panel file per notebook."""

@@ -1,1 +1,1 @@
-"""What the notebooks measure, one file a notebook: numbers, and verdicts on the papers' claims."""
+"""What the notebooks measure, one file per notebook: numbers, and verdicts on the papers' claims."""
