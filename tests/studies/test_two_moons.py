@@ -13,6 +13,7 @@ from geolib.companion.data import moons
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.figures.shortest_curves import two_moons as panels
 from geolib.companion.models import generators, recipes
+from geolib.companion.studies.shortest_curves import quadratics
 from geolib.companion.studies.shortest_curves import two_moons as study
 
 pytestmark = pytest.mark.smoke
@@ -33,12 +34,12 @@ def g(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def few(data):
-    return study.pairs(data, n_places=2)
+    return quadratics.pairs(data, n_places=2)
 
 
 @pytest.fixture(scope="module")
 def ends(data, g):
-    chosen = study.pairs(data, n_places=3)
+    chosen = quadratics.pairs(data, n_places=3)
     return chosen, g.test_latents[chosen.first], g.test_latents[chosen.second]
 
 
@@ -111,7 +112,7 @@ def test_too_few_points():
 
 
 def test_pairs_are_distinct_and_say_which_moons_they_join(data):
-    chosen = study.pairs(data, n_places=4)
+    chosen = quadratics.pairs(data, n_places=4)
     assert len(chosen.first) == len(chosen.second) == 2 * 6 + 16
     together = {frozenset(pair) for pair in zip(chosen.first.tolist(), chosen.second.tolist(), strict=True)}
     assert len(together) == len(chosen.first)
@@ -120,7 +121,7 @@ def test_pairs_are_distinct_and_say_which_moons_they_join(data):
     assert int(chosen.across.sum()) == 16
     assert (chosen.shown & chosen.across).any()
     assert (chosen.shown & ~chosen.across).any()
-    again = study.pairs(data, n_places=4)
+    again = quadratics.pairs(data, n_places=4)
     assert torch.equal(chosen.first, again.first)
     # spread along the moon: places are as many ranks apart
     places = sorted(set(chosen.first[data.test_labels[chosen.first] == 0].tolist()))
@@ -131,14 +132,14 @@ def test_pairs_are_distinct_and_say_which_moons_they_join(data):
 @pytest.mark.parametrize("n_places", [1, 41])
 def test_more_places_than_points(data, n_places):
     with pytest.raises(ValueError, match=f"n_places: got {n_places}, expected 2 to 40"):
-        study.pairs(data, n_places=n_places)
+        quadratics.pairs(data, n_places=n_places)
 
 
 # --- the model and its curves
 
 
 def test_the_vae_reconstructs_and_keeps_both_dimensions(data, g):
-    assert study.rms_error(g) < 0.2  # of a moon's radius
+    assert quadratics.rms_error(g) < 0.2  # of a moon's radius
     assert bool((g.test_latents.std(0) > 0.3).all())
     # moons do not lie on each other: a point's nearest neighbour is of its own moon
     nearest = torch.cdist(g.test_latents, g.train_latents).argmin(-1)
@@ -167,7 +168,7 @@ def test_times_are_measured_once_for_the_same_settings(monkeypatch, found, deriv
 def test_decoder_evaluations_are_those_of_the_descent(g, ends):
     """One for every point of every curve the descent tries: more with more segments, and in whole curves."""
     _, start, end = ends
-    coarse, fine = (study.descended(g, start, end, n_segments=n) for n in (8, 64))
+    coarse, fine = (quadratics.descended(g, start, end, n_segments=n) for n in (8, 64))
     assert 9 < coarse.n_evaluations < fine.n_evaluations
     for found in (coarse, fine):
         assert found.points.shape == (len(start), 257, 2)
@@ -180,8 +181,8 @@ def test_decoder_evaluations_are_those_of_the_descent(g, ends):
 
 def test_a_noise_a_point_prefers_low_noise_to_short_ways(g, ends):
     _, start, end = ends
-    one = study.descended(g, start, end)
-    many = study.descended(g, start, end, n_segments=128, noise="independent")
+    one = quadratics.descended(g, start, end)
+    many = quadratics.descended(g, start, end, n_segments=128, noise="independent")
     variance = [g.rbf(found.points).square().sum(-1).mean() for found in (one, many)]
     assert float(variance[1]) < float(variance[0])
     assert int(many.longer.sum()) > int(one.longer.sum())
@@ -204,7 +205,7 @@ def test_the_median_of_runs_in_turn(monkeypatch):
 
 
 def test_seconds_of_an_evaluation(g):
-    assert all(seconds > 0 for seconds in study.evaluation_seconds(g, n_points=100, repeats=2))
+    assert all(seconds > 0 for seconds in quadratics.evaluation_seconds(g, n_points=100, repeats=2))
 
 
 # --- what it says
@@ -227,11 +228,11 @@ def made_up(**changes):
     seconds = {"cold": 1.0, "warm": 1.2, "newton": 3.0, "graph": 2.0, "mean": 1.0, "precision": 4.0}
 
     def descended(n, n_evaluations=0.0):
-        return study.Descended(torch.zeros(4, 257, 2), torch.arange(4) < n, n_evaluations)
+        return quadratics.Descended(torch.zeros(4, 257, 2), torch.arange(4) < n, n_evaluations)
 
     return study.TwoMoons(
         SimpleNamespace(rbf=SimpleNamespace(centers=torch.zeros(64, 2))),
-        study.Pairs(*[torch.arange(4)] * 4),
+        quadratics.Pairs(*[torch.arange(4)] * 4),
         {name: curves(length, converged=name != "cold") for name, length in lengths.items()},
         {name: descended(longer["one"], evaluations[name]) for name in ("cold", "warm")},
         {n: descended(longer[n]) for n in (study.COARSE, study.FINE)},
