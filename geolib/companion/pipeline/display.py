@@ -51,9 +51,17 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._stop()
+        self._write("")
+
+    def end(self, text: str) -> None:
+        """Print the last line, which stays; nothing is shown after it."""
+        self._stop()
+        self.keep(text)
+
+    def _stop(self) -> None:
         self._ended.set()
         self._thread.join()
-        self._write("")
 
     def keep(self, text: str) -> None:
         """Print a line that stays."""
@@ -100,7 +108,7 @@ def run(name: str, command: list[str]) -> int:
         lines.extend(line.strip() for line in process.stdout if line.strip())
         status = process.wait()
         if status == 0:
-            display.keep(f"done in {spent()}")
+            display.end(f"done in {spent()}")
     if status != 0:
         print("\n".join(lines), file=sys.stderr)
     return status

@@ -91,7 +91,7 @@ def execute(
                 _check_figures(figures, started)
                 temporary.replace(final)
                 watch.keep()
-                line.keep(f"done in {display.clock(watch.seconds)}")
+                line.end(f"done in {display.clock(watch.seconds)}")
         finally:
             if temporary.exists():  # it did not come to be the final one
                 temporary.replace(failed)
