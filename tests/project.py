@@ -49,7 +49,18 @@ TINY = {
 
 def clean_environment(**changes: str | Path) -> dict[str, str]:
     """This process's environment without the user's settings for geolib and without a make that runs the tests."""
-    dropped = ("GEOLIB_", "MAKE", "MFLAGS", "GNUMAKEFLAGS", "JUPYTER_", "IPYTHON", "PROFILE", "PORT")
+    dropped = (
+        "GEOLIB_",
+        "MAKE",
+        "MFLAGS",
+        "GNUMAKEFLAGS",
+        "JUPYTER_",
+        "IPYTHON",
+        "PROFILE",
+        "PORT",
+        "COLUMNS",
+        "LINES",
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     fixed = {"GEOLIB_DATA_SOURCE": "bundled", "OMP_NUM_THREADS": "1"}
     return kept | fixed | {name: str(value) for name, value in changes.items()}
