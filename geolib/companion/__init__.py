@@ -1,1 +1,1 @@
-"""The companion: data, models, training, provenance and plots that make the papers' figures with the core."""
+"""The companion: data, models, studies, figures and the pipeline that make the papers' figures with the core."""
