@@ -6,7 +6,7 @@ from scipy.spatial import cKDTree
 
 from geolib.companion.figures import streamlines
 
-pytestmark = pytest.mark.smoke
+pytestmark = pytest.mark.slow
 
 
 def field(direction, side=41, half=2.0):

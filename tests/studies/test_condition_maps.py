@@ -15,7 +15,7 @@ from geolib.companion.figures.print_check import complaints
 from geolib.companion.models import generators
 from geolib.companion.studies.linear_interpolation import condition_maps as study
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("style")]
 
 
 @pytest.fixture(scope="module")

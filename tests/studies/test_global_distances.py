@@ -10,7 +10,7 @@ from geolib import PullbackMetric, geodesic
 from geolib.companion.figures.shortest_curves import global_distances as panels
 from geolib.companion.studies.shortest_curves import global_distances as study
 
-pytestmark = pytest.mark.smoke
+pytestmark = pytest.mark.slow
 
 DTYPE = torch.float64
 SMALL = {"resolution": 192, "reach": 12}

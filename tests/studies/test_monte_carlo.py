@@ -15,7 +15,7 @@ from geolib.companion.figures.print_check import complaints
 from geolib.companion.studies.linear_interpolation import monte_carlo as study
 from geolib.evaluation import RelativeImprovement
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("style")]
 
 SETTINGS = {"n_samples": 12, "step_size": 1.0, "seed": 0}
 

@@ -19,7 +19,7 @@ from geolib.companion.studies.shortest_curves.solvers import Contest, Counted, O
 from geolib.paths.equation import acceleration
 from geolib.riemannian import as_metric
 
-pytestmark = pytest.mark.smoke
+pytestmark = pytest.mark.slow
 
 DTYPE = torch.float64
 

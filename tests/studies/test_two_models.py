@@ -19,7 +19,7 @@ from geolib.companion.models.vae import VAE, VAEConfig
 from geolib.companion.studies.linear_interpolation import two_models as study
 from geolib.evaluation import ModelComparison
 
-pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("style")]
 
 N = 6
 

@@ -16,7 +16,7 @@ from geolib.companion.models import generators, recipes
 from geolib.companion.studies.shortest_curves import quadratics
 from geolib.companion.studies.shortest_curves import two_moons as study
 
-pytestmark = pytest.mark.smoke
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
