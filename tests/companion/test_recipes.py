@@ -92,3 +92,17 @@ def test_what_is_no_recipe_or_no_profile():
         recipe("digits", "fast")
     for profile in profiles.PROFILES:
         assert profiles.check_profile(profile) == profile
+
+
+def test_a_recipe_reads_its_data_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
+    chosen = recipe("moons", "quick")
+    read = []
+
+    def load():
+        read.append(1)
+        return moons.load(100)
+
+    brief = dataclasses.replace(chosen.training, epochs=1)
+    dataclasses.replace(chosen, load=load, training=brief, n_centers=4).generator()
+    assert read == [1]

@@ -65,7 +65,7 @@ class Run:
         """
         chosen = replace(recipe(name, self.profile, seed=self.seed if seed is None else seed), **changes)
         self.recipes.setdefault(name, chosen)
-        data = chosen.load()
+        data = chosen.data
         if data.name not in self.data:
             self.data[data.name] = data
             print(f"{data.name}: {len(data.train_images):,} training and {len(data.test_images):,} test images")

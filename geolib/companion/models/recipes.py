@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -37,14 +38,19 @@ class Recipe:
     curvature: float = 1.25
     zeta: float = 1e-3
 
+    @cached_property
+    def data(self) -> ImageData:
+        """What ``load`` finds, read once."""
+        return self.load()
+
     def trained(self, *, device: torch.device | str = "cpu") -> TrainedVAE:
         """The VAE, loaded from ``data/derived`` or trained first."""
-        return trained_vae(self.load(), self.model, self.training, device=device, label=self.label)
+        return trained_vae(self.data, self.model, self.training, device=device, label=self.label)
 
     def generator(self, *, device: torch.device | str = "cpu") -> Generator:
         """The VAE with the RBF variance that is fitted to it, and the metric of both (Eq. 2)."""
         return generators.generator(
-            self.load(),
+            self.data,
             self.trained(device=device).vae,
             n_centers=self.n_centers,
             curvature=self.curvature,
@@ -69,9 +75,14 @@ class ConvolutionalRecipe:
     load: Callable[[], ImageData]
     training: ConvolutionalTraining
 
+    @cached_property
+    def data(self) -> ImageData:
+        """What ``load`` finds, read once."""
+        return self.load()
+
     def trained(self, *, device: torch.device | str = "cpu") -> TrainedDecoder:
         """The decoder, loaded from ``data/derived`` or trained first."""
-        return trained_decoder(self.load(), self.training, device=device)
+        return trained_decoder(self.data, self.training, device=device)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values, for a figure's sidecar."""
