@@ -19,14 +19,14 @@ def of(figure):
 @pytest.fixture
 def axes():
     """A panel of a sound figure."""
-    figure, axes = plots.new_figure(style.COLUMN, 2.4)
+    _, axes = plots.new_figure(style.COLUMN, 2.4)
     axes.plot([0, 1, 3], [2, 0, 1], marker="o")
     axes.set(xlabel="x [mm]", ylabel="y [mm]", title="a title", xlim=(0, 4), ylim=(0, 3))
     return axes
 
 
 def rich():
-    """A sound figure with all that figures here have: maps, bars, classes, a legend beside the data, a grid of images."""
+    """A sound figure with all that figures here have: maps, bars, classes, a legend beside the data, images."""
     figure, axes = plots.new_figure(style.PAGE, 4.5, rows=2, columns=2)
     rng = np.random.default_rng(0)
     picture = axes[0, 0].imshow(rng.random((5, 5)), cmap=style.FIELD)

@@ -148,9 +148,7 @@ def test_a_figure_without_data_says_nothing_of_data(directory):
         ("quick", "bundled", "not testable here", "substitute data"),
     ],
 )
-def test_only_a_run_on_real_data_that_took_its_time_decides_a_claim(
-    directory, data, profile, source, verdict, reason
-):
+def test_only_a_run_on_real_data_that_took_its_time_decides_a_claim(directory, data, profile, source, verdict, reason):
     # one data set that is a substitute is enough
     run = a_run(moons.load(60), dataclasses.replace(data, source=source), profile=profile)
     claim = FEW.decide("5", n=5)
@@ -331,5 +329,3 @@ def test_devices_by_name(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert devices.resolve("auto") == torch.device("cuda")
     assert devices.resolve("cpu") == torch.device("cpu")
-
-

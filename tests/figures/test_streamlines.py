@@ -92,5 +92,3 @@ def test_lines_end_where_the_field_is_not_a_number():
     assert np.isfinite(points).all()
     assert not (np.abs(points) < 0.45).all(axis=1).any()
     assert len(lines) > 16  # those that are cut in two
-
-

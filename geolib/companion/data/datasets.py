@@ -239,7 +239,9 @@ def _read(folder: Path, published: Published, source: str) -> _Found:
     checksums = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
     verified = found == published.md5
     count = f"{len(splits['train'][1]):,} training images"
-    notice = "" if verified else f"{published.title} from local files whose checksums are not the published ones ({count})"
+    notice = (
+        "" if verified else f"{published.title} from local files whose checksums are not the published ones ({count})"
+    )
     return _Found(splits, checksums, verified, source, notice)
 
 

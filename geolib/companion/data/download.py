@@ -60,7 +60,7 @@ def _md5(path: Path) -> str:
 
 
 def _intact(path: Path, expected: str) -> bool:
-    """Whether the file is there with its checksum; a file with another one is moved aside, for whoever wants to look."""
+    """Whether the file is there with its checksum; a file with another one is moved aside, to be looked at."""
     if not path.is_file():
         return False
     found = _md5(path)

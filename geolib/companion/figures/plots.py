@@ -18,9 +18,9 @@ from matplotlib.image import AxesImage
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from geolib.companion.models.grid import LatentGrid
 from geolib.companion.figures import style
 from geolib.companion.figures.streamlines import DirectionField, streamlines
+from geolib.companion.models.grid import LatentGrid
 
 
 def to_numpy(x: Tensor | ArrayLike) -> NDArray:

@@ -1,4 +1,4 @@
-"""What keeps a figure from being fit for print: clipped or overlapping text, small fonts, foreign colours, hidden data."""
+"""What keeps a figure from being printed: clipped or overlapping text, small fonts, foreign colours, hidden data."""
 
 from collections.abc import Iterator
 from itertools import combinations

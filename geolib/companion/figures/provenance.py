@@ -15,8 +15,8 @@ from geolib.companion.cache import devices, store
 from geolib.companion.cache.profiles import check_profile
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.figures.style import set_style
-from geolib.companion.models.generators import Generator
 from geolib.companion.models.convolutional import TrainedDecoder
+from geolib.companion.models.generators import Generator
 from geolib.companion.models.recipes import ConvolutionalRecipe, Recipe, recipe
 from geolib.companion.models.training import TrainedVAE
 from geolib.companion.studies.evidence import Verdict
@@ -103,7 +103,7 @@ class Run:
         return "quick settings" if self.profile == "quick" else ""
 
     def judge(self, claim: dict[str, Any]) -> dict[str, Any]:
-        """A claim from ``Claim.decide`` with the verdict that this run can give: none on substitute data or in haste."""
+        """A claim from ``Claim.decide`` with this run's verdict: there is none on substitute data or quick settings."""
         if not self.untestable:
             return claim
         return {**claim, "verdict": str(Verdict.NOT_TESTABLE), "reason": self.untestable}

@@ -47,7 +47,9 @@ def warm_start(found: TwoMoons) -> Figure:
     _lengths(axes[0], found)
     names = {"cold": "cold", "warm": "warm", "newton": "Newton,\nfrom lines", "graph": "Newton,\nfrom a graph"}
     evaluations = {name: found.descents[name].n_evaluations for name in ("cold", "warm")}
-    _bars(axes[1], {names[name]: value for name, value in evaluations.items()}, "decoder evaluations per curve", "{:.0f}")
+    _bars(
+        axes[1], {names[name]: value for name, value in evaluations.items()}, "decoder evaluations per curve", "{:.0f}"
+    )
     _bars(axes[2], {label: found.seconds[name] for name, label in names.items()}, "seconds for all pairs", "{:.2f}")
     return figure
 
