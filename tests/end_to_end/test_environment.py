@@ -15,7 +15,7 @@ import yaml
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from project import ROOT, files_of_the_checkout
+from project import ROOT, files_of_the_checkout, run
 
 import geolib
 
@@ -275,3 +275,15 @@ def test_targets_that_the_readme_names_exist():
     assert {"figures", "test"} <= named
     for target in sorted(named):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
+
+
+# --- the linter
+
+
+def test_the_linter_reads_every_module_and_finds_nothing():
+    ruff = [sys.executable, "-m", "ruff", "check"]
+    listed = run([*ruff, "--show-files", ROOT])
+    assert listed.returncode == 0, listed.stderr
+    assert {str(path) for path in MODULES} <= set(listed.stdout.splitlines())
+    done = run([*ruff, "--no-cache", ROOT])
+    assert done.returncode == 0, done.stdout
