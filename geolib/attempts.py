@@ -70,7 +70,9 @@ class Task:
         certified = torch.where(best.resolved & straight_line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
         status = reported(status, torch.where(is_geodesic(residual, self.rtol), certified, Finding.BEST_UNCERTIFIED))
         length = torch.where(line_length > 0, best.length, 0.0)
-        return Geodesic(points, best.curve, length, line_length, residual, status, n_steps)
+        # a measured length may be a rounding error shorter than the chord
+        lower_bound = torch.minimum(self.metric.chord(start, end), length)
+        return Geodesic(points, best.curve, length, line_length, lower_bound, residual, status, n_steps)
 
     def _measure(self, curve: CubicBSpline) -> Measured:
         return measure(self.metric, curve, self.n_segments, self.rtol)

@@ -109,6 +109,10 @@ class RiemannianMetric:
         second and through every fourth point: ``(B, 4 K)``, ``(B,)``, ``(B,)``. No gradients."""
         return self.segment_lengths(points), *(self.length(points[:, ::stride]) for stride in (2, 4))
 
+    def chord(self, start: Tensor, end: Tensor) -> Tensor:
+        """What no curve between points ``(B, d)`` is shorter than: ``(B,)``, zero where nothing is known."""
+        return torch.zeros_like(start[:, 0])
+
     def rounding_floor(self, z: Tensor) -> Tensor:
         """The length ``(B,)`` that rounding near ``z (B, d)`` may give to one segment."""
         largest = self(z).diagonal(dim1=-2, dim2=-1).sum(-1).clamp_min(0).sqrt()
@@ -166,6 +170,10 @@ class ImmersedMetric(ExpectedMetric):
             by_two[curves] += chords.norm(dim=-1).sum(-1)
             by_four[curves] += (chords[:, ::2] + chords[:, 1::2]).norm(dim=-1).sum(-1)
         return fine, by_two, by_four
+
+    def chord(self, start: Tensor, end: Tensor) -> Tensor:
+        """The distance ``(B,)`` between the images of points ``(B, d)``."""
+        return (self.immersion(end) - self.immersion(start)).norm(dim=-1)
 
     def image_norm(self, z: Tensor) -> Tensor:
         """Norm ``(B,)`` of the images of ``z (B, d)``."""

@@ -73,6 +73,10 @@ class Geodesic:
     """``(...)``, Riemannian; never more than ``line_length``"""
     line_length: Tensor
     """``(...)``, of the straight line"""
+    lower_bound: Tensor
+    """``(...)``, which no curve from start to end is shorter than: the distance between their images in the output
+    space. So ``length / lower_bound`` bounds how many times longer than the shortest curve this one can be. It is 0,
+    which says nothing, for a metric that has no immersion (Eq. 4, a callable)"""
     residual: Tensor
     """``(...)``, ``geodesic_residual`` of the points, or of up to 8 times as many where more segments were needed"""
     status: Tensor

@@ -196,6 +196,41 @@ def test_line_length_is_the_line_s(generator):
     torch.testing.assert_close(g.line_length, curve_length(DECODERS["mlp"], line), rtol=1e-4, atol=0)
 
 
+def test_the_chord_is_the_lower_bound(generator):
+    start, end = sphere_pairs(6, generator, DTYPE)
+    g = geodesic(sphere().metric, start[:, None], end[None])
+    angle = sphere().distance(start.repeat_interleave(6, 0), end.repeat(6, 1)).reshape(6, 6)
+    torch.testing.assert_close(g.lower_bound, 2 * (angle / 2).sin(), rtol=1e-12, atol=0)
+    assert (g.lower_bound < g.length).all()
+
+
+def test_a_straight_image_meets_its_lower_bound(generator):
+    linear = linear_decoder("", linear_map(3, 8, 10))
+    start, end = linear.sample(5, generator, DTYPE)
+    end[0] = start[0]
+    g = geodesic(linear.metric, start, end)
+    torch.testing.assert_close(g.lower_bound, g.length, rtol=1e-12, atol=0)
+    assert g.lower_bound[0] == 0 and (g.lower_bound[1:] > 0).all()
+
+
+def test_the_lower_bound_holds_in_the_space_of_what_is_pulled_back(generator):
+    start, end = pairs(5, generator)
+    net, features = DECODERS["mlp with features"].mean, DECODERS["mlp with features"].features
+    image = features(net(torch.stack([start, end]))).detach()
+    g = geodesic(DECODERS["mlp with features"], start, end)
+    torch.testing.assert_close(g.lower_bound, (image[1] - image[0]).norm(dim=-1), rtol=1e-12, atol=0)
+    sigma = DECODERS["mlp with sigma"]
+    squares = [(f(end) - f(start)).detach().square().sum(-1) for f in (sigma.mean, sigma.std)]
+    g = geodesic(sigma, start, end)
+    torch.testing.assert_close(g.lower_bound, (squares[0] + squares[1]).sqrt(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("metric", [DECODERS["mlp in Eq. 4"], half_plane().metric], ids=["Eq. 4", "callable"])
+def test_without_an_immersion_the_lower_bound_is_zero(metric, generator):
+    g = geodesic(metric, *half_plane().sample(3, generator, DTYPE))
+    assert torch.equal(g.lower_bound, torch.zeros(3, dtype=DTYPE))
+
+
 # Laws
 
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from problems import deviation, flat_plane, half_plane, linear_decoder, linear_map, mlp, sphere, wall_metric
+from promises import assert_keeps_its_promises
 
 from geolib import LatentGraph, PullbackMetric, Status, curve_length, geodesic
 
@@ -116,6 +117,7 @@ def test_a_graph_in_two_pieces_falls_back_and_says_so(method):
     assert g.converged.all()
     assert "give more latents" in g.report()
     torch.testing.assert_close(g.length, (end - start).norm(dim=-1))
+    assert_keeps_its_promises(IDENTITY, start, end, g)
 
 
 def test_repeated_latents_and_few_of_them(generator):
