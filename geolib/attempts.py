@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from geolib.curves import straight
 from geolib.paths.certificate import is_geodesic, residual_of
+from geolib.paths.interpolant import Curve
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Geodesic, Status
 from geolib.paths.starts import LatentGraph
 from geolib.paths.verdict import Finding, may_refine, reported
 from geolib.riemannian import RiemannianMetric
-from geolib.spline import CubicBSpline, fitted, line
 
 _HIDDEN = 0.01  # relative difference of a curve's length from that on the method's own points
 _BOW = 0.1  # height of a bowed line, relative to the distance from start to end
@@ -34,7 +34,7 @@ class Task:
 
     def solve(self, start: Tensor, end: Tensor, guesses: list[Tensor | None]) -> Geodesic:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``."""
-        straight_line = self._measure(line(start, end))
+        straight_line = self._measure(Curve.line(start, end))
         same = (start == end).all(-1)
         line_length = torch.where(same, 0.0, straight_line.length)
         status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED)
@@ -49,7 +49,7 @@ class Task:
             run = self._run(start[todo], end[todo], part, self.n_segments, steps)
             if guess is not None:
                 # a guess is a curve too
-                first = self._measure(fitted(part))
+                first = self._measure(Curve.through(part))
                 shorter = first.length < best.length[todo]
                 best = best.replaced(todo, first, shorter)
                 residual[todo[shorter]] = torch.inf
@@ -74,7 +74,7 @@ class Task:
         lower_bound = torch.minimum(self.metric.chord(start, end), length)
         return Geodesic(points, best.curve, length, line_length, lower_bound, residual, status, n_steps)
 
-    def _measure(self, curve: CubicBSpline) -> Measured:
+    def _measure(self, curve: Curve) -> Measured:
         return measure(self.metric, curve, self.n_segments, self.rtol)
 
     def _run(self, start: Tensor, end: Tensor, guess: Tensor | None, n_segments: int, max_steps: Tensor) -> "_Run":

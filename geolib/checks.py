@@ -54,6 +54,25 @@ def same_kind(name: str, x: Tensor, other_name: str, other: Tensor) -> None:
         raise ValueError(f"{name}: got device {x.device}, expected {other.device} like {other_name}")
 
 
+def parameters(t: Tensor, points: Tensor) -> Tensor:
+    """Check for parameters ``(T,)`` in [0, 1] of curves with these points. Returns them in the points' dtype."""
+    if not isinstance(t, Tensor) or t.ndim != 1:
+        got = tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__
+        raise ValueError(f"t: got {got}, expected a tensor (T,)")
+    t = t.to(points)
+    if not bool(((t >= 0) & (t <= 1)).all()):  # written so that NaN fails too
+        raise ValueError(f"t: got values from {float(t.min()):g} to {float(t.max()):g}, expected 0 to 1")
+    return t
+
+
+def parameters_of_each(t: Tensor, points: Tensor) -> Tensor:
+    """Check for parameters ``(B, T)`` in [0, 1] of B curves with points ``(B, n, d)``, and return them likewise."""
+    if t.ndim != 2 or points.ndim != 3 or len(t) != len(points):
+        batch = tuple(points.shape[:-2])
+        raise ValueError(f"t: got shape {tuple(t.shape)} for curves of batch shape {batch}, expected (B, T) and (B,)")
+    return parameters(t.reshape(-1), points).reshape(t.shape)
+
+
 def pairs(
     start: Tensor, end: Tensor, *, names: tuple[str, str] = ("start", "end")
 ) -> tuple[Tensor, Tensor, torch.Size]:

@@ -119,8 +119,8 @@ def logmap(metric: Metric, start: Tensor, end: Tensor, *, rtol: float = 1e-6, **
     g = geodesic(metric, start, end, throw=True, **options)
     d = g.points.shape[-1]
     z, goal = g.points[..., 0, :].reshape(-1, d), g.points[..., -1, :].reshape(-1, d)
-    v = g.curve.velocity(torch.zeros(1, dtype=z.dtype, device=z.device)).reshape(-1, d)
-    # the spline does not have constant speed
+    v = g.curve.slopes[..., 0, :].reshape(-1, d)
+    # the curve does not have constant speed
     speed = torch.einsum("ni,nij,nj->n", v, metric(z), v).clamp_min(0).sqrt()
     moving = (g.length.reshape(-1) > 0) & (speed > 0)
     v = torch.where(moving, g.length.reshape(-1) / torch.where(moving, speed, 1.0), 0.0).unsqueeze(-1) * v

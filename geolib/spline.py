@@ -106,7 +106,7 @@ class CubicBSpline:
 
     def __call__(self, t: Tensor) -> Tensor:
         """Points ``(..., T, d)`` at parameters ``t (T,)`` in [0, 1]."""
-        return basis(self.knots, self._parameters(t)) @ self.control_points
+        return basis(self.knots, checks.parameters(t, self.control_points)) @ self.control_points
 
     def __getitem__(self, index: Tensor) -> "CubicBSpline":
         """The curves that ``index`` selects along the first batch dimension."""
@@ -114,12 +114,8 @@ class CubicBSpline:
 
     def each(self, t: Tensor) -> Tensor:
         """Points ``(B, T, d)`` of B curves, each at its own parameters ``t (B, T)``."""
-        if t.ndim != 2 or self.control_points.ndim != 3 or len(t) != len(self.control_points):
-            batch = tuple(self.control_points.shape[:-2])
-            raise ValueError(
-                f"t: got shape {tuple(t.shape)} for curves of batch shape {batch}, expected (B, T) and (B,)"
-            )
-        N = basis(self.knots, self._parameters(t.reshape(-1))).reshape(*t.shape, -1)
+        t = checks.parameters_of_each(t, self.control_points)
+        N = basis(self.knots, t.reshape(-1)).reshape(*t.shape, -1)
         return N @ self.control_points
 
     def velocity(self, t: Tensor) -> Tensor:
@@ -130,7 +126,7 @@ class CubicBSpline:
         """
         gaps = (self.knots[ORDER:-1] - self.knots[1:-ORDER]).unsqueeze(-1)
         steps = _ratio(self.control_points.diff(dim=-2), gaps)
-        return (ORDER - 1) * basis(self.knots[1:-1], self._parameters(t), order=ORDER - 1) @ steps
+        return (ORDER - 1) * basis(self.knots[1:-1], checks.parameters(t, self.control_points), order=ORDER - 1) @ steps
 
     def insert_knot(self, at: Tensor | float | None = None) -> "CubicBSpline":
         """The same curve with one more control point.
@@ -157,27 +153,6 @@ class CubicBSpline:
         control_points = torch.cat([P[..., : j - ORDER + 2, :], blend, P[..., j:, :]], dim=-2)
         knots = torch.cat([self.knots[: j + 1], new.reshape(1), self.knots[j + 1 :]])
         return CubicBSpline.trusted(control_points, knots)
-
-    def with_knots(self, knots: Tensor) -> "CubicBSpline":
-        """The same curves on finer knots ``(K,)``, which must contain the present ones."""
-        curve = self
-        for knot in knots[~_contained(knots, self.knots)]:
-            curve = curve.insert_knot(knot)
-        if len(curve.knots) != len(knots):
-            raise ValueError(
-                f"knots: got {knots.tolist()}, expected those of the curve ({self.knots.tolist()}) and more"
-            )
-        return curve
-
-    def _parameters(self, t: Tensor) -> Tensor:
-        """``t`` with the knots' dtype and device, checked for shape and range."""
-        if not isinstance(t, Tensor) or t.ndim != 1:
-            got = tuple(t.shape) if isinstance(t, Tensor) else type(t).__name__
-            raise ValueError(f"t: got {got}, expected a tensor (T,)")
-        t = t.to(self.knots)
-        if not bool(((t >= 0) & (t <= 1)).all()):  # written so that NaN fails too
-            raise ValueError(f"t: got values from {float(t.min()):g} to {float(t.max()):g}, expected 0 to 1")
-        return t
 
 
 def line(start: Tensor, end: Tensor, knots: Tensor | None = None) -> CubicBSpline:
@@ -218,16 +193,3 @@ def _raise_degree(points: Tensor) -> Tensor:
 def _interpolation_knots(t: Tensor) -> Tensor:
     """Knots at the data's parameters, without the second and the last but one ("not-a-knot" conditions)."""
     return torch.cat([t.new_zeros(ORDER), t[2:-2], t.new_ones(ORDER)])
-
-
-def _contained(knots: Tensor, others: Tensor) -> Tensor:
-    """Which of ``knots (K,)`` are among ``others`` to within rounding ``(K,)``."""
-    return ((knots.unsqueeze(-1) - others).abs() <= 16 * torch.finfo(knots.dtype).eps).any(-1)
-
-
-def common_knots(several: list[Tensor]) -> Tensor:
-    """The union of several knot vectors whose inner knots are simple."""
-    knots = several[0]
-    for others in several[1:]:
-        knots = torch.cat([knots, others[~_contained(others, knots)]]).sort().values
-    return knots

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geolib.paths.interpolant import Curve
 from geolib.riemannian import RiemannianMetric
-from geolib.spline import CubicBSpline, common_knots
 
 _MAX_SEGMENTS = 4096
 # One grid for every number of segments, as Richardson's rule compares sums over the same parametrisation.
@@ -38,22 +38,23 @@ def even_parameters(t: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
     return even
 
 
-def latent_parameters(curve: CubicBSpline, n_segments: int) -> Tensor:
-    """Parameters ``(B, n_segments + 1)`` at about equal steps in *latent* length.
+def latent_lengths(curve: Curve) -> tuple[Tensor, Tensor]:
+    """Equal steps of t ``(B, K + 1)``, and the *latent* length of B curves between them ``(B, K)``.
 
     A curve that was optimised at equal steps of t may jump over a feature between two of them. Points at equal steps in
-    latent length see the feature.
+    latent length (``even_parameters``) see the feature.
     """
-    P = curve.control_points
-    t = torch.linspace(0, 1, _LATENT_GRID + 1, dtype=P.dtype, device=P.device)
-    return even_parameters(t.expand(len(P), -1), curve(t).diff(dim=-2).norm(dim=-1), n_segments)
+    n_grid = curve.n_segments * math.ceil(_LATENT_GRID / curve.n_segments)
+    points = curve.even_points(n_grid)
+    t = torch.linspace(0, 1, n_grid + 1, dtype=points.dtype, device=points.device)
+    return t.expand(len(points), -1), torch.linalg.vector_norm(points.diff(dim=-2), dim=-1)
 
 
 @dataclass(frozen=True)
 class Measured:
     """A batch of curves and what was measured on them."""
 
-    curve: CubicBSpline
+    curve: Curve
     """batch of B"""
     length: Tensor
     """(B,), Riemannian"""
@@ -65,31 +66,32 @@ class Measured:
     @property
     def points(self) -> Tensor:
         """(B, n_segments + 1, d), at equal steps in length"""
-        return self.curve.each(self.t)
+        return self.curve.unchecked(self.t)
 
     def finer_points(self, times: int) -> Tensor:
         """(B, times n_segments + 1, d), the same and more of them between, about as evenly spaced"""
+        if times == 1:
+            return self.points
         weight = torch.arange(times, dtype=self.t.dtype, device=self.t.device) / times
         between = torch.lerp(self.t[:, :-1, None], self.t[:, 1:, None], weight).flatten(1)
-        return self.curve.each(torch.cat([between, self.t[:, -1:]], dim=-1))
+        return self.curve.unchecked(torch.cat([between, self.t[:, -1:]], dim=-1))
 
     def replaced(self, rows: Tensor, other: "Measured", chosen: Tensor) -> "Measured":
-        """These curves with those of ``rows (b,)`` replaced by the ones of ``other`` that are ``chosen (b,)``."""
-        knots = common_knots([self.curve.knots, other.curve.knots])
-        values = []
-        for mine, new in (
-            (self.curve.with_knots(knots).control_points, other.curve.with_knots(knots).control_points),
-            (self.length, other.length),
-            (self.t, other.t),
-            (self.resolved, other.resolved),
-        ):
-            value = mine.clone()
-            value[rows[chosen]] = new[chosen]
-            values.append(value)
-        return Measured(CubicBSpline.trusted(values[0], knots), *values[1:])
+        """These curves with those of the ascending ``rows (b,)`` replaced by those of ``other`` that are ``chosen``."""
+        which = chosen.nonzero()[:, 0]
+        if not len(which):
+            return self
+        if len(which) == len(self.length):
+            return other
+        places = rows[which]
+        values = (
+            mine.index_copy(0, places, new[which])
+            for mine, new in ((self.length, other.length), (self.t, other.t), (self.resolved, other.resolved))
+        )
+        return Measured(self.curve.replaced(places, other.curve[which]), *values)
 
 
-def measure(metric: RiemannianMetric, curve: CubicBSpline, n_segments: int, rtol: float) -> Measured:
+def measure(metric: RiemannianMetric, curve: Curve, n_segments: int, rtol: float) -> Measured:
     """Riemannian lengths of curves, parameters at equal steps of that length, and whether it is known to ``rtol``.
 
     The error of a sum over segments falls with their number squared, so two sums give a third whose error falls with
@@ -101,29 +103,33 @@ def measure(metric: RiemannianMetric, curve: CubicBSpline, n_segments: int, rtol
     turns the segments, which makes them longer the shorter they are. A sum that is no larger than what rounding alone
     may make up is no length.
     """
-    P = curve.control_points
-    length = P.new_zeros(len(P))
-    t = P.new_zeros(len(P), n_segments + 1)
-    active = torch.arange(len(P), device=P.device)
+    start = curve.points[:, 0]
+    n_curves = len(start)
+    length = start.new_zeros(n_curves)
+    t = start.new_zeros(n_curves, n_segments + 1)
+    resolved = torch.zeros(n_curves, dtype=torch.bool, device=start.device)
+    rows = torch.arange(n_curves, device=start.device)
     n_fine = 4 * math.ceil(n_segments / 2)
-    floor = metric.rounding_floor(P[:, 0])
+    floor = metric.rounding_floor(start)
     shortest = n_fine * floor
-    while len(active):
-        parameters = latent_parameters(curve[active], n_fine)
-        segments, by_two, by_four = metric.nested_lengths(curve[active].each(parameters))
+    # One grid for every n_fine, as Richardson's rule compares sums over the same parametrisation.
+    left = rows, curve, *latent_lengths(curve), floor, shortest
+    while True:
+        rows, part, grid, latent, floor, shortest = left
+        parameters = even_parameters(grid, latent, n_fine)
+        segments, by_two, by_four = metric.nested_lengths(part.unchecked(parameters))
         fine = segments.sum(-1)
-        t[active] = even_parameters(parameters, segments, n_segments)
         better, good = fine + (fine - by_two) / 3, by_two + (by_two - by_four) / 3
-        has_length = fine > shortest[active]
-        length[active] = torch.where(has_length, better, 0.0)
+        has_length = fine > shortest
+        t[rows] = even_parameters(parameters, segments, n_segments)
+        length[rows] = torch.where(has_length, better, 0.0)
         # a segment of length c that rounding moves aside by e is longer by e^2 / (2 c)
-        rounded = floor[active] * (1 + n_fine * (n_fine * floor[active] / fine / 2))
-        tolerance = torch.maximum(rtol * fine, rounded)
+        tolerance = torch.maximum(rtol * fine, floor * (1 + n_fine * (n_fine * floor / fine / 2)))
         close = ((better - good).abs() <= 2 * tolerance) & ((better - fine).abs() <= 5 * tolerance)
-        active = active[has_length & ~close]
+        done = close | ~has_length
+        resolved[rows] = done
+        todo = (~done).nonzero()[:, 0]
         n_fine *= 2
-        if n_fine > max(_MAX_SEGMENTS, 8 * n_segments):
-            break
-    resolved = torch.ones_like(length, dtype=torch.bool)
-    resolved[active] = False
-    return Measured(curve, length, t, resolved)
+        if not len(todo) or n_fine > max(_MAX_SEGMENTS, 8 * n_segments):
+            return Measured(curve, length, t, resolved)
+        left = tuple(x[todo] for x in left)

@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from geolib.curves import straight
+from geolib.paths.interpolant import Curve
 from geolib.paths.starts import LatentGraph
 from geolib.riemannian import RiemannianMetric
-from geolib.spline import CubicBSpline, fitted
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Problem:
 class Solution:
     """Curves of a batch, and how each ended (``CONVERGED`` or the reason why not)."""
 
-    curve: CubicBSpline
+    curve: Curve
     """batch of B"""
     status: Tensor
     """(B,), codes of ``Status``"""
@@ -52,16 +51,13 @@ class Solution:
 
     @classmethod
     def through(cls, problem: Problem, points: Tensor, status: Tensor, n_steps: Tensor) -> "Solution":
-        """The splines through points ``(B, N + 1, d)`` at equal steps of t, whose ends are made exact."""
+        """The curves through points ``(B, N + 1, d)`` at equal steps of t, whose ends are made exact."""
         points[:, 0], points[:, -1] = problem.start, problem.end
-        return cls(fitted(points), status, n_steps, problem.metric.length(points))
+        return cls(Curve.through(points), status, n_steps, problem.metric.length(points))
 
 
 def resampled(points: Tensor, n_segments: int) -> Tensor:
-    """Points ``(b, n_segments + 1, d)`` of the splines through ``points (b, N + 1, d)``, at equal steps of t."""
+    """Points ``(b, n_segments + 1, d)`` of the curves through ``points (b, N + 1, d)``, at equal steps of t."""
     if points.shape[1] == n_segments + 1:
         return points.clone()
-    t = torch.linspace(0, 1, n_segments + 1, dtype=points.dtype, device=points.device)
-    out = fitted(points)(t)
-    out[:, 0], out[:, -1] = points[:, 0], points[:, -1]
-    return out
+    return Curve.through(points).even_points(n_segments)

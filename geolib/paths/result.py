@@ -9,7 +9,7 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from geolib.spline import CubicBSpline, common_knots
+from geolib.paths.interpolant import Curve
 
 
 class Status(IntEnum):
@@ -67,8 +67,9 @@ class Geodesic:
 
     points: Tensor
     """``(..., N + 1, d)``, equally spaced in length; first and last exactly start and end"""
-    curve: CubicBSpline
-    """the smooth curves: ``g.curve(t)`` is ``(..., T, d)`` for ``t (T,)`` in [0, 1], at a speed that may vary"""
+    curve: Curve
+    """the smooth curves: ``g.curve(t)`` is ``(..., T, d)`` for ``t (T,)`` in [0, 1], at a speed that may vary, and
+    ``g.curve.velocity(t)`` its derivative"""
     length: Tensor
     """``(...)``, Riemannian; never more than ``line_length``"""
     line_length: Tensor
@@ -103,17 +104,15 @@ class Geodesic:
 
 def joined(parts: list[Geodesic], rows: Tensor, batch: torch.Size) -> Geodesic:
     """All parts, whose curves are those of ``rows (B,)``, as one batch of shape ``batch``."""
-    knots = common_knots([part.curve.knots for part in parts])
+    places = rows.split([len(part.length) for part in parts])
 
     def put(values: Callable[[Geodesic], Tensor]) -> Tensor:
-        # a part at a time, as one curve's knots are everyone's: control points can be most of the memory there is
         out = None
-        for part, places in zip(parts, rows.split([len(part.length) for part in parts]), strict=True):
+        for part, where in zip(parts, places, strict=True):
             value = values(part)
             out = value.new_empty(len(rows), *value.shape[1:]) if out is None else out
-            out[places] = value
+            out[where] = value
         return out.reshape(batch + out.shape[1:])
 
     values = {f.name: put(operator.attrgetter(f.name)) for f in fields(Geodesic) if f.name != "curve"}
-    control_points = put(lambda part: part.curve.with_knots(knots).control_points)
-    return Geodesic(curve=CubicBSpline.trusted(control_points, knots), **values)
+    return Geodesic(curve=Curve.joined([part.curve for part in parts], places).reshaped(batch), **values)

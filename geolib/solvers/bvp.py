@@ -8,10 +8,10 @@ from torch import Tensor
 from geolib import checks
 from geolib.paths.arrays import to_numpy
 from geolib.paths.equation import DIFFERENCE, acceleration
+from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Status
 from geolib.riemannian import RiemannianMetric
-from geolib.spline import fitted
 
 # by the status codes of scipy.integrate.solve_bvp
 _OUTCOMES = {0: Status.CONVERGED, 1: Status.MAX_NODES, 2: Status.DIVERGED, 3: Status.DIVERGED}
@@ -61,10 +61,8 @@ class _Pair:
         self.start, self.end = to_numpy(problem.start[row]), to_numpy(problem.end[row])
         self.max_steps = int(problem.max_steps[row])
         self.tolerance = 0.1 * problem.rtol**0.5  # of the equation; the relative error in length is about its square
-        first = fitted(points)
         self.t = np.linspace(0, 1, len(points))
-        t = torch.from_numpy(self.t).to(self.like)
-        self.first = np.concatenate([to_numpy(first(t)).T, to_numpy(first.velocity(t)).T])
+        self.first = np.concatenate([to_numpy(points).T, to_numpy(Curve.through(points).slopes).T])
         self.calls = 0
         self.latest = self.t, self.first  # the last state that was linearised
 

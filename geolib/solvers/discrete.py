@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from geolib.curves import energy_and_gradient
+from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Status
 from geolib.solvers.backtracking import backtrack
-from geolib.spline import fitted
 
 _REMEMBERED = 10  # a step must lower the energy below the largest of so many past energies
 _CUT = 0.25  # a step that does not lower the energy enough is quartered
@@ -63,7 +63,7 @@ def solve(problem: Problem) -> Solution:
         status[due[quiet]] = Status.CONVERGED
         before[due] = best[due]
         active = active[status[active] != Status.CONVERGED]
-    return Solution(fitted(best_points), status, n_steps, best.sqrt())
+    return Solution(Curve.through(best_points), status, n_steps, best.sqrt())
 
 
 def _energy(problem: Problem, points: Tensor) -> tuple[Tensor, Tensor]:

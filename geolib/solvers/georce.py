@@ -7,11 +7,11 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.paths.energy import regular
+from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Status
 from geolib.riemannian import RiemannianMetric
 from geolib.solvers.backtracking import backtrack
-from geolib.spline import fitted
 
 _LAST_GAIN = 0.1  # times rtol: a curve has converged when the full step would shorten it by less
 _BOLDER = 2  # the next line search begins with so many times the last accepted share, at most the full step
@@ -64,7 +64,7 @@ def solve(problem: Problem) -> Solution:
         if len(active):
             n_steps[active] += 1
             state.put(active, _linearised(problem.metric, points[active]))
-    return Solution(fitted(points), status, n_steps, state.length)
+    return Solution(Curve.through(points), status, n_steps, state.length)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The shortest path over a graph of latents, smoothed and interpolated by a cubic spline."""
+"""The shortest path over a graph of latents, smoothed and interpolated."""
 
 import torch
 

@@ -6,9 +6,9 @@ from torch import Tensor
 from geolib import checks
 from geolib.paths import tridiagonal
 from geolib.paths.energy import Expansion, PathEnergy, path_energy
+from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Status
-from geolib.spline import fitted
 
 _COARSEST = 8  # segments; fewer may see no way to bend
 _FINER = 8  # the finest curve has so many times the segments that are enough for n_segments
@@ -34,7 +34,7 @@ def solve(problem: Problem) -> Solution:
     a small isotropic term in latent coordinates. Such a trust region does not depend on the number of points.
 
     Curves begin with 8 segments. A guess begins with as many as it has, rounded up to 8, 16, 32 ..., but at most
-    with the first of 16, 32 ... that reaches ``n_segments``. Curves are doubled along their spline, to at least
+    with the first of 16, 32 ... that reaches ``n_segments``. Curves are doubled along their cubics, to at least
     ``n_segments / 2`` and on until another doubling is expected to gain less than ``rtol``.
 
     Source:
@@ -76,17 +76,14 @@ def solve(problem: Problem) -> Solution:
             break
         finer = curves.refined(going_on)
         doubled = True
-        # a spline through points where the metric is finite may leave the region where it is
+        # a curve through points where the metric is finite may leave the region where it is
         outside = ~finer.finite
         if bool(outside.any()):
             done.append((finer.index[outside], curves.points[going_on][outside]))
             finer = finer.subset(~outside)
         curves = finer
-    n_segments = max(points.shape[1] - 1 for _, points in done)
-    points = problem.start.new_empty(n_curves, n_segments + 1, problem.start.shape[-1])
-    for rows, part in done:
-        points[rows] = resampled(part, n_segments)
-    return Solution(fitted(points), status, n_steps, solver_length)
+    rows, points = zip(*done, strict=True)
+    return Solution(Curve.joined([Curve.through(part) for part in points], rows), status, n_steps, solver_length)
 
 
 def _initial_points(problem: Problem, enough: int) -> Tensor:

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import energy_and_gradient, straight
+from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Status
 from geolib.riemannian import ImmersedMetric, RiemannianMetric
 from geolib.solvers.descent import Descent, inverse_mean_metric, minimise
-from geolib.spline import fitted
 
 NOISES = ("shared", "independent")
 # points (b, N + 1, d) to values (b,) and their gradients (b, N + 1, d)
@@ -51,8 +51,8 @@ def solve(problem: Problem, *, warm_start: bool = False, noise: str = "shared") 
     found = curves.minimise(lambda points: energy(metric, points), h, problem.max_steps - taken)
     status = torch.where(found.settled, Status.BEST_OF_ITS_KIND, Status.MAX_STEPS)
     middle = curves.points(found.unknowns, torch.full_like(curves.t[:1], 0.5))[:, 0]
-    curve = fitted(torch.stack([problem.start, middle, problem.end], dim=1))
-    return Solution(curve, status, taken + found.n_steps, metric.length(curve(curves.t)))
+    curve = Curve.through(torch.stack([problem.start, middle, problem.end], dim=1))
+    return Solution(curve, status, taken + found.n_steps, metric.length(curve.even_points(problem.n_segments)))
 
 
 class _Quadratics:

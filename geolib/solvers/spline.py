@@ -5,6 +5,7 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.curves import energy_and_gradient
+from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Status
 from geolib.solvers.descent import inverse_mean_metric, minimise
@@ -34,15 +35,18 @@ def solve(problem: Problem, *, max_control_points: int = 67) -> Solution:
     batch = _Batch(problem, _initial_curve(problem, max_control_points), max_control_points)
     batch.descend_and_refine()
     everyone = torch.arange(len(batch.status), device=batch.status.device)
-    return Solution(batch.curve, batch.status, batch.n_steps, batch.lengths(everyone))
+    # even knots cut the spline into cubics on equal intervals
+    curve = Curve.of_spline(batch.curve, _n_intervals(batch.curve))
+    return Solution(curve, batch.status, batch.n_steps, batch.lengths(everyone))
 
 
 def _initial_curve(problem: Problem, max_control_points: int) -> CubicBSpline:
     if problem.init is None:
         return line(problem.start, problem.end)
-    # an initial curve is fitted at the finest level that even knots allow
+    # an initial curve is fitted at the finest level that even knots allow; a fit with a control point for every point
+    # has other knots
     n_intervals = 1
-    while 2 * n_intervals + 3 <= min(max_control_points, problem.init.shape[-2]):
+    while 2 * n_intervals + 3 <= min(max_control_points, problem.init.shape[-2] - 1):
         n_intervals *= 2
     return fitted(problem.init, n_intervals + 3)
 

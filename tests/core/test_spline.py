@@ -7,7 +7,7 @@ from scipy import interpolate
 from torch.autograd import gradcheck
 
 from geolib import CubicBSpline
-from geolib.spline import basis, common_knots, uniform_knots
+from geolib.spline import basis, uniform_knots
 
 pytestmark = pytest.mark.smoke
 
@@ -337,21 +337,3 @@ def test_a_knot_anywhere_changes_nothing(at, generator):
     for outside in (0.0, 1.0, -0.2):
         with pytest.raises(ValueError, match="at: got"):
             curve.insert_knot(outside)
-
-
-def test_curves_meet_on_their_common_knots(generator):
-    points = torch.randn(2, 17, 2, generator=generator, dtype=torch.float64)
-    line = CubicBSpline.line(points[:, 0], points[:, -1])
-    curves = [line, CubicBSpline.fit(points[:, ::2]), CubicBSpline.fit(points), CubicBSpline.fit(points[:, :11])]
-    knots = common_knots([curve.knots for curve in curves])
-    assert (knots.diff() >= 0).all()
-    t = torch.linspace(0, 1, 200, dtype=torch.float64)
-    for curve in curves:
-        same = curve.with_knots(knots)
-        assert torch.equal(same.knots, knots)
-        torch.testing.assert_close(same(t), curve(t), rtol=1e-11, atol=1e-11)
-        assert torch.equal(same.control_points[:, [0, -1]], curve.control_points[:, [0, -1]])
-    # nested grids share all their knots
-    assert torch.equal(common_knots([curves[1].knots, curves[2].knots]), curves[2].knots)
-    with pytest.raises(ValueError, match="knots: got"):
-        curves[2].with_knots(curves[1].knots)

@@ -8,7 +8,8 @@ import torch
 from problems import WALL, deviation, half_plane, linear_decoder, linear_map, mlp, sphere, wall_metric
 
 from geolib import CubicBSpline, PullbackMetric, curve_length
-from geolib.paths.measure import even_parameters, latent_parameters, measure
+from geolib.paths.interpolant import Curve
+from geolib.paths.measure import even_parameters, latent_lengths, measure
 from geolib.riemannian import as_metric
 
 pytestmark = pytest.mark.smoke
@@ -28,9 +29,14 @@ def even(n, dtype=DTYPE):
 
 
 def curves(generator, n=5):
-    """Bent splines without hairpins, in the upper half-plane."""
+    """Bent curves without hairpins, in the upper half-plane."""
     line = torch.stack([torch.linspace(0, 2, 6, dtype=DTYPE), torch.linspace(1, 1.5, 6, dtype=DTYPE)], dim=-1)
-    return CubicBSpline(line + 0.3 * torch.rand(n, 6, 2, generator=generator, dtype=DTYPE))
+    return spline(line + 0.3 * torch.rand(n, 6, 2, generator=generator, dtype=DTYPE))
+
+
+def spline(control_points):
+    """The curves of uniform B-splines, which are as smooth as their control points."""
+    return Curve.of_spline(CubicBSpline(control_points), control_points.shape[-2] - 3)
 
 
 # Equal steps
@@ -69,7 +75,7 @@ def test_parameters_of_curves_that_stop(dtype):
 
 def test_latent_parameters_are_even_in_the_latent_space(generator):
     curve = curves(generator)
-    steps = curve.each(latent_parameters(curve, 64)).diff(dim=-2).norm(dim=-1)
+    steps = curve.each(even_parameters(*latent_lengths(curve), 64)).diff(dim=-2).norm(dim=-1)
     torch.testing.assert_close(steps, steps.mean(-1, keepdim=True).expand(5, 64), rtol=0.02, atol=0)
 
 
@@ -98,7 +104,7 @@ def test_known_lengths(n_segments):
         torch.tensor([[0.0, 1.0], [0.0, 2.0]], dtype=DTYPE),
         torch.tensor([[0.0, 3.0], [4.0, 2.0]], dtype=DTYPE),
     )
-    measured = measure(as_metric(half_plane().metric), CubicBSpline.line(start, end), n_segments, 1e-6)
+    measured = measure(as_metric(half_plane().metric), Curve.line(start, end), n_segments, 1e-6)
     torch.testing.assert_close(measured.length, torch.tensor([math.log(3), 2.0], dtype=DTYPE), rtol=1e-6, atol=0)
     # up a vertical line equal steps in length are equal factors of y
     torch.testing.assert_close(1 + 2 * measured.t[0], 3 ** even(n_segments), rtol=1e-3, atol=0)
@@ -108,7 +114,7 @@ def test_known_lengths(n_segments):
 def test_flat_lengths_are_exact(generator):
     space = linear_decoder("", linear_map(3, 5, 50))
     start, end = space.sample(6, generator, DTYPE)
-    measured = measure(as_metric(space.metric), CubicBSpline.line(start, end), 7, 1e-4)
+    measured = measure(as_metric(space.metric), Curve.line(start, end), 7, 1e-4)
     torch.testing.assert_close(measured.length, space.distance(start, end), rtol=1e-12, atol=0)
     torch.testing.assert_close(measured.t, even(7).expand(6, 8), rtol=1e-10, atol=1e-12)
 
@@ -117,9 +123,10 @@ def test_a_length_is_not_measured_beyond_rounding(generator):
     """Segments so short that rounding turns them are longer than the curve: halving has to end before."""
     single, double = (as_metric(PullbackMetric(mlp(dtype=dtype, gain=1))) for dtype in (torch.float32, DTYPE))
     start = torch.randn(40, 1, 2, generator=generator, dtype=DTYPE)
-    curve = CubicBSpline((start + 0.05 * curves(generator, 40).control_points).float())
+    curve = curves(generator, 40)
+    curve = Curve((start + 0.05 * curve.points).float(), (0.05 * curve.slopes).float())
     measured = measure(single, curve, 32, 1e-7)
-    exact = measure(double, CubicBSpline(curve.control_points.double()), 32, 1e-9).length
+    exact = measure(double, Curve(curve.points.double(), curve.slopes.double()), 32, 1e-9).length
     image = double.immersion(start[:, 0]).norm(dim=-1)
     assert ((measured.length - exact).abs() <= 4 * torch.finfo(torch.float32).eps * (image + exact)).all()
     assert measured.resolved.all()
@@ -127,7 +134,7 @@ def test_a_length_is_not_measured_beyond_rounding(generator):
 
 def test_a_curve_without_length():
     P = torch.ones(2, 4, 2, dtype=DTYPE)
-    measured = measure(as_metric(sphere().tensor), CubicBSpline(P), 8, 1e-4)
+    measured = measure(as_metric(sphere().tensor), spline(P), 8, 1e-4)
     assert torch.equal(measured.length, torch.zeros(2, dtype=DTYPE))
     torch.testing.assert_close(measured.t, even(8).expand(2, 9))
 
@@ -137,13 +144,13 @@ def test_a_batch_is_a_stack(metric, generator):
     curve = curves(generator)
     measured = measure(metric, curve, 8, 1e-4)
     for i in range(5):
-        one = measure(metric, CubicBSpline(curve.control_points[i : i + 1], curve.knots), 8, 1e-4)
+        one = measure(metric, curve[torch.tensor([i])], 8, 1e-4)
         torch.testing.assert_close(one.length[0], measured.length[i], rtol=1e-10, atol=0)
         torch.testing.assert_close(one.t[0], measured.t[i], rtol=1e-8, atol=1e-8)
 
 
 def test_a_ridge_that_the_segments_step_over_is_measured():
-    curve = CubicBSpline.line(*WALL[:, None])
+    curve = Curve.line(*WALL[:, None])
     coarse = curve_length(WALLED, curve(even(32)))
     torch.testing.assert_close(coarse[0], torch.tensor(2.0, dtype=DTYPE), rtol=1e-2, atol=0)  # it does step over it
     exact = curve_length(WALLED, curve(even(100_000)))
@@ -153,6 +160,6 @@ def test_a_ridge_that_the_segments_step_over_is_measured():
 def test_a_curve_cannot_hide_by_hurrying():
     """Most of this curve's parameter is spent at its ends, so that equal steps of t jump over the ridge."""
     P = torch.tensor([-1.0] * 8 + [1.0] * 8, dtype=DTYPE)
-    curve = CubicBSpline(torch.stack([P, 0 * P], dim=-1)[None])
+    curve = spline(torch.stack([P, 0 * P], dim=-1)[None])
     exact = curve_length(WALLED, curve(even(200_000)))
     torch.testing.assert_close(measure(WALLED, curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)
