@@ -5,7 +5,7 @@ from geolib.evaluation import compare_models, relative_improvement
 from geolib.exponential import expmap, logmap
 from geolib.geodesics import METHODS, geodesic
 from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
-from geolib.paths.certificate import geodesic_residual, is_geodesic
+from geolib.paths.certificate import geodesic_index, geodesic_residual, is_geodesic
 from geolib.paths.result import Geodesic, GeodesicError, Status
 from geolib.paths.starts import LatentGraph
 from geolib.plane.distances import distance_field, global_distances
@@ -34,6 +34,7 @@ __all__ = [
     "extremal_directions",
     "fit_rbf_precision",
     "geodesic",
+    "geodesic_index",
     "geodesic_residual",
     "global_distances",
     "is_geodesic",

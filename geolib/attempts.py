@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from geolib.curves import straight
-from geolib.paths.certificate import is_geodesic, residual_of
+from geolib.paths.certificate import certify, is_geodesic
 from geolib.paths.interpolant import Curve
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution
@@ -66,7 +66,7 @@ class Task:
         points[same] = start[same].unsqueeze(1)
         unknown = torch.isinf(residual)
         if bool(unknown.any()):
-            residual[unknown] = residual_of(self.metric, points[unknown])
+            residual[unknown] = certify(self.metric, points[unknown]).residual
         certified = torch.where(best.resolved & straight_line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
         status = reported(status, torch.where(is_geodesic(residual, self.rtol), certified, Finding.BEST_UNCERTIFIED))
         length = torch.where(line_length > 0, best.length, 0.0)
@@ -86,7 +86,7 @@ class Task:
         """
         solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps, self.graph))
         found = self._measure(solution.curve)
-        residual = residual_of(self.metric, found.finer_points(n_segments // self.n_segments))
+        residual = certify(self.metric, found.finer_points(n_segments // self.n_segments)).residual
         hidden = (solution.solver_length - found.length).abs() > _HIDDEN * found.length
         finding = torch.where(is_geodesic(residual, self.rtol), Finding.CERTIFIED, Finding.UNCERTIFIED)
         finding[hidden] = Finding.HIDDEN

@@ -11,6 +11,10 @@ from geolib import checks
 
 Map = Callable[[Tensor], Tensor]
 
+# A cotangent at a map's values to the cotangent at its arguments, and to the symmetric blocks (n, k, k) of its second
+# derivatives along k tangents, contracted with that cotangent; None where they are zero.
+Pull = Callable[[Tensor], tuple[Tensor, Tensor | None]]
+
 _MODE_DEPENDENT = (nn.modules.batchnorm._NormBase, nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
@@ -104,6 +108,10 @@ _ELEMENTWISE = (
 )
 # Slopes that follow from the value. Forward mode has a fixed cost of 80 us a layer.
 _SLOPES = {nn.Tanh: lambda value: 1 - value.square(), nn.Sigmoid: lambda value: value * (1 - value)}
+_SECONDS = {
+    nn.Tanh: lambda value, slope: -2 * value * slope,
+    nn.Sigmoid: lambda value, slope: slope * (1 - 2 * value),
+}
 
 
 def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,6 +149,87 @@ def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Te
     # a vmapped batch of tangents, so that the value is computed once for all of them
     value, derivatives = vmap(lambda tangent: jvp(function, (x,), (tangent,)))(tangents)
     return value[0], derivatives
+
+
+def push_forward_twice(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, Pull]:
+    r"""``push_forward``, and the second derivatives along the same tangents, each contracted with a cotangent.
+
+    A chain of layers needs one reverse pass for the contraction, as the second derivatives of an elementwise layer
+    are diagonal: with the tangents :math:`T_a` before it and the cotangent u behind it, its share is
+    :math:`\sum u \, \varphi'' T_a T_b`. Any other callable takes one reverse pass per tangent.
+
+    Args:
+        function: any torch callable that reverse mode can differentiate twice.
+        x: ``(n, ...)``.
+        tangents: ``(k, n, ...)``.
+
+    Returns:
+        values ``(n, ...)``, derivatives ``(k, n, ...)``, and what takes a cotangent ``(n, ...)`` to the cotangent at x
+        and the blocks ``(n, k, k)``. Values are not differentiable.
+    """
+    if isinstance(function, nn.Module) and not (function._forward_hooks or function._forward_pre_hooks):
+        kind = type(function)
+        if kind is nn.Sequential:
+            pulls = []
+            for layer in function:
+                x, tangents, pull = push_forward_twice(layer, x, tangents)
+                pulls.append(pull)
+            return x, tangents, functools.partial(pull_through, pulls)
+        if kind is nn.Linear:
+            return *push_forward(function, x, tangents), lambda cotangent: (cotangent @ function.weight, None)
+        if kind in _ELEMENTWISE and not getattr(function, "inplace", False):
+            value, slope, second = _value_slope_and_second(function, x)
+
+            def pull(cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
+                weighted = (cotangent * second * tangents).flatten(2).transpose(0, 1)
+                return cotangent * slope, weighted @ tangents.flatten(2).permute(1, 2, 0)
+
+            return value, slope * tangents, pull
+        if kind in _AFFINE and not function.training:
+            return *push_forward(function, x, tangents), lambda cotangent: (_pulled_back(function, x, cotangent), None)
+    kept = x.detach().clone()  # the function may work in place
+    return *push_forward(function, x, tangents), functools.partial(_pull_through_any, function, kept, tangents)
+
+
+def pull_through(pulls: list[Pull], cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The pulls of maps that follow one another, as one."""
+    total = None
+    for pull in reversed(pulls):
+        cotangent, blocks = pull(cotangent)
+        if blocks is not None:
+            total = blocks if total is None else total + blocks
+    return cotangent, total
+
+
+def _pulled_back(function: Map, x: Tensor, cotangent: Tensor) -> Tensor:
+    with torch.enable_grad():
+        at = x.detach().requires_grad_()
+        return torch.autograd.grad(function(at), at, cotangent)[0]
+
+
+def _pull_through_any(function: Map, x: Tensor, tangents: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
+    with torch.enable_grad():
+        at = x.requires_grad_()
+        (slope,) = torch.autograd.grad(function(at.clone()), at, cotangent, create_graph=True)
+        if not slope.requires_grad:
+            return slope, None
+        rows = [torch.autograd.grad(slope, at, t, retain_graph=True, allow_unused=True)[0] for t in tangents]
+    if rows[0] is None:
+        return slope.detach(), None
+    blocks = torch.stack(rows).flatten(2).transpose(0, 1) @ tangents.flatten(2).permute(1, 2, 0)
+    return slope.detach(), (blocks + blocks.mT) / 2
+
+
+def _value_slope_and_second(function: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    if type(function) in _SECONDS:
+        value, slope = _value_and_slope(function, x)
+        return value, slope, _SECONDS[type(function)](value, slope)
+    with torch.enable_grad():  # in reverse mode: not every layer's forward derivative has one itself
+        at = x.detach().requires_grad_()
+        value = function(at)
+        (slope,) = torch.autograd.grad(value.sum(), at, create_graph=True)
+        second = torch.autograd.grad(slope.sum(), at, allow_unused=True)[0] if slope.requires_grad else None
+    return value.detach(), slope.detach(), torch.zeros_like(x) if second is None else second
 
 
 def _value_and_slope(function: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -144,6 +144,48 @@ class PullbackMetric:
         for name in ("mean",) if self.std is None else ("mean", "std"):
             yield self._in_parts(functools.partial(self._jacobian, name), z)
 
+    def tangents_and_bending(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]]:
+        r"""``tangents``, and with each part what takes cotangents u ``(n, D)`` to the blocks ``(n, d, d)`` of the
+        second derivatives :math:`\langle u, \partial_a \partial_b f \rangle`.
+
+        Args:
+            z: latent points ``(n, d)``.
+        """
+        names = ("mean",) if self.std is None or self.features is not None else ("mean", "std")
+        size = self.chunk_size(z)
+        for name in names:
+            values, derivatives, pulls = zip(*(self._bending(name, part) for part in z.split(size)), strict=True)
+            if len(pulls) == 1:
+                yield values[0], derivatives[0], pulls[0]
+            else:
+                yield (
+                    torch.cat(values),
+                    torch.cat(derivatives, dim=1),
+                    lambda u, pulls=pulls: torch.cat([p(v) for p, v in zip(pulls, u.split(size), strict=True)]),
+                )
+
+    def _bending(self, name: str, z: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+        n, d = z.shape
+        tangents = torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, n, d)
+        x, tangents, pull = self._push_forward_twice(name, z, tangents)
+        if self.features is None:
+            pulls = [pull]
+        else:
+            x, tangents, pull_features = self._push_forward_twice("features", x, tangents)
+            pulls = [pull, pull_features]
+
+        def blocks(cotangent: Tensor) -> Tensor:
+            found = jacobian.pull_through(pulls, cotangent)[1]
+            return z.new_zeros(n, d, d) if found is None else found
+
+        return x, tangents, blocks
+
+    def _push_forward_twice(self, name: str, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, jacobian.Pull]:
+        function = getattr(self, name)
+        return jacobian.push_forward_twice(
+            function if isinstance(function, nn.Module) else functools.partial(self._call, name), x, tangents
+        )
+
     def unchecked(self, z: Tensor) -> Tensor:
         """The metric tensor at ``z (n, d)``, finite or not: ``(n, d, d)``."""
         parts = [self._metric(part) for part in z.split(self.chunk_size(z))]

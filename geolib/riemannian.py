@@ -153,6 +153,7 @@ class ImmersedMetric(ExpectedMetric):
     def __init__(self, metric: PullbackMetric):
         super().__init__(metric)
         self.immersion, self.tangents = metric.images, metric.tangents
+        self.tangents_and_bending = metric.tangents_and_bending
 
     def squared_segments(self, points: Tensor) -> Tensor:
         """The squared chords of the images: one evaluation per point, and no Jacobian."""

@@ -51,8 +51,7 @@ class Expansion:
     @property
     def finite(self) -> Tensor:
         """(B,), whether energy, gradient and metric are finite."""
-        parts = (self.squares, self.gradient, self.gauss_newton[0])
-        return torch.stack([torch.isfinite(x.flatten(1).sum(-1)) for x in parts]).all(0)
+        return _finite(self.squares, self.gradient, self.gauss_newton[0])
 
     def held(self) -> "Expansion":
         """The same with its memory in one part, so that rows can be looked up and replaced."""
@@ -84,6 +83,29 @@ class Expansion:
             return None if value is None else function(value)
 
         return Expansion(**{f.name: apply(getattr(self, f.name)) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class SecondVariation:
+    r"""The covariant second variation of half the sum of squared segments, exactly, and its gradient.
+
+    For a field :math:`\delta` along a curve that vanishes at both ends it is, up to the factor 1/N,
+    :math:`\int |D_t \delta|^2 - \langle R(\delta, \gamma') \gamma', \delta \rangle \, dt`. Where the curve is no
+    geodesic the covariant derivatives leave out what only the coordinates bring in.
+    """
+
+    total: Tensor
+    """(B,), the sum of the squared segments"""
+    gradient: Tensor
+    """(B, N - 1, d), in the inner points"""
+    metric: Tensor
+    """(B, N - 1, d, d), at the inner points"""
+    hessian: tuple[Tensor, Tensor]
+    """diagonal blocks (B, N - 1, d, d) and those to their right (B, N - 2, d, d)"""
+    stiffness: tuple[Tensor, Tensor]
+    r"""the same without the curvature: :math:`\int |D_t \delta|^2`, positive definite"""
+    finite: Tensor
+    """(B,)"""
 
 
 class PathEnergy(ABC):
@@ -120,6 +142,23 @@ class PathEnergy(ABC):
     @abstractmethod
     def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
         """``expand`` for so few curves that they fit a chunk; ``before`` is what is remembered of these."""
+
+    @torch.no_grad()
+    def second_variation(self, points: Tensor, index: Tensor) -> SecondVariation:
+        """At ``points (b, N + 1, d)`` of the curves ``index (b,)``. Values may be not finite."""
+        parts = [self._second_variation(points[part], index[part]) for part in _parts(self.metric, points)]
+        if len(parts) == 1:
+            return parts[0]
+        values = {}
+        for f in fields(SecondVariation):
+            groups = zip(*(_tensors(getattr(part, f.name)) for part in parts), strict=True)
+            joined = tuple(torch.cat(group) for group in groups)
+            values[f.name] = joined if isinstance(getattr(parts[0], f.name), tuple) else joined[0]
+        return SecondVariation(**values)
+
+    @abstractmethod
+    def _second_variation(self, points: Tensor, index: Tensor) -> SecondVariation:
+        """``second_variation`` for so few curves that they fit a chunk."""
 
     @staticmethod
     @abstractmethod
@@ -187,6 +226,42 @@ class ImmersionEnergy(PathEnergy):
             squares, gradient, (2 * diagonal, right), None, diagonal, diagonal, (tuple(memory),) if keep else (), change
         )
 
+    def _second_variation(self, points: Tensor, index: Tensor) -> SecondVariation:
+        b, n_points, d = points.shape
+        n_inner = n_points - 2
+        ends = self.ends[index]
+        parts = []
+        squares = points.new_zeros(b, n_points - 1)
+        slope = points.new_zeros(b, n_inner, d)
+        metric = points.new_zeros(b, n_inner, d, d)
+        beside = points.new_zeros(b, n_inner - 1, d, d)
+        column = 0
+        for x, tangents, bend in self.metric.tangents_and_bending(points[:, 1:-1].reshape(-1, d)):
+            f = torch.empty(b, n_points, x.shape[-1], dtype=x.dtype, device=x.device)
+            f[:, 1:-1] = x.reshape(b, n_inner, -1)
+            f[:, 0], f[:, -1] = ends[:, :, column : column + x.shape[-1]].unbind(1)
+            column += x.shape[-1]
+            chords = f.diff(dim=1)
+            squares += torch.linalg.vecdot(chords, chords)
+            a = chords.diff(dim=1)
+            J = tangents.permute(1, 0, 2).reshape(b, n_inner, d, -1)
+            slope += torch.linalg.vecdot(J, a.unsqueeze(-2))
+            metric += J @ J.mT
+            beside += J[:, :-1] @ J[:, 1:].mT
+            parts.append((a, J, bend))
+        # second derivatives in coordinates hold Christoffel symbols; with the normal part of a they do not
+        inverse = torch.linalg.cholesky_ex(regular(metric)).L
+        along = torch.cholesky_solve(slope.unsqueeze(-1), inverse).mT
+        bending = sum(bend((a - (along @ J).squeeze(-2)).flatten(0, 1)) for a, J, bend in parts)
+        return SecondVariation(
+            total=squares.sum(-1),
+            gradient=-slope,
+            metric=metric,
+            hessian=(2 * metric - bending.reshape(b, n_inner, d, d), -beside),
+            stiffness=(_covariant(metric, beside, inverse), -beside),
+            finite=_finite(squares, slope, metric),
+        )
+
     @staticmethod
     def at_blocks(step: Tensor) -> Tensor:
         return step
@@ -243,6 +318,26 @@ class TensorEnergy(PathEnergy):
             change=change,
         )
 
+    def _second_variation(self, points: Tensor, index: Tensor) -> SecondVariation:
+        found = self._expand(points, index, (), keep=False)
+        D = points.diff(dim=1)
+        local = second_derivatives(self.metric, (points[:, :-1] + D / 2).flatten(0, 1), D.flatten(0, 1))
+        rest, rest_right = self.spread(local.unflatten(0, D.shape[:2]))
+        # what the gradient, which is not zero where the curve is no geodesic, brings in through the coordinates
+        inner = points[:, 1:-1].flatten(0, 1)
+        q = torch.linalg.solve(regular(self.metric.unchecked(inner)), found.gradient.flatten(0, 1))
+        turned = christoffel_of(self.metric, inner, q).unflatten(0, found.gradient.shape[:2])
+        diagonal, right = found.gauss_newton
+        more, more_right = found.connection
+        return SecondVariation(
+            total=found.total,
+            gradient=found.gradient,
+            metric=found.metric,
+            hessian=(diagonal + more + rest - turned, right + more_right + rest_right),
+            stiffness=found.gauss_newton,
+            finite=found.finite,
+        )
+
     @staticmethod
     def at_blocks(step: Tensor) -> Tensor:
         still = torch.zeros_like(step[:, :1])
@@ -274,6 +369,62 @@ def tensor_and_slopes(metric: RiemannianMetric, z: Tensor, step: Tensor) -> tupl
         ]
     B = torch.stack([torch.zeros_like(z) if slope is None else slope for slope in slopes], dim=-1)
     return M.detach(), B.detach()
+
+
+def second_derivatives(metric: RiemannianMetric, z: Tensor, step: Tensor) -> Tensor:
+    r""":math:`\tfrac12 \Delta^T \partial_k \partial_l M \Delta` ``(n, d, d)`` at ``z (n, d)``, Delta the ``step``."""
+    out = z.new_zeros(*z.shape, z.shape[-1])
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        M = metric.unchecked(z)
+        if not M.requires_grad:
+            return out
+        half = torch.einsum("ni,nij,nj->", step, M, step) / 2
+        (slope,) = torch.autograd.grad(half, z, create_graph=True)
+        for k in range(z.shape[-1]) if slope.requires_grad else ():
+            out[:, k] = torch.autograd.grad(slope[:, k].sum(), z, retain_graph=True)[0]
+    return (out + out.mT) / 2
+
+
+def christoffel_of(metric: RiemannianMetric, z: Tensor, v: Tensor) -> Tensor:
+    r""":math:`\Gamma_{ab,l} v^l = \tfrac12 (\partial_a M_{bl} + \partial_b M_{al} - \partial_l M_{ab}) v^l` at
+    ``z (n, d)``: ``(n, d, d)``."""
+    _, B = tensor_and_slopes(metric, z, v)
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        M = metric.unchecked(z)
+        along = torch.zeros_like(M)
+        if M.requires_grad:
+            # a forward derivative from two reverse ones: what multiplies the cotangent is linear in it
+            cotangent = torch.zeros_like(M).requires_grad_()
+            (slope,) = torch.autograd.grad(M, z, cotangent, create_graph=True)
+            along = torch.autograd.grad(slope, cotangent, v, allow_unused=True)[0] if slope.requires_grad else along
+    return (B + B.mT - along.detach()) / 2
+
+
+def _covariant(metric: Tensor, beside: Tensor, factor: Tensor) -> Tensor:
+    r"""Diagonal blocks ``(b, N - 1, d, d)`` of the sum of :math:`|P (J_{i+1} \delta_{i+1} - J_i \delta_i)|^2`, P the
+    projection to the tangent space at either end, half of each.
+
+    Args:
+        metric: :math:`J_i^T J_i` ``(b, N - 1, d, d)``.
+        beside: :math:`J_i^T J_{i+1}` ``(b, N - 2, d, d)``.
+        factor: Cholesky's factor of the metric.
+    """
+    from_right = torch.linalg.solve_triangular(factor[:, 1:], beside.mT, upper=False)
+    from_left = torch.linalg.solve_triangular(factor[:, :-1], beside, upper=False)
+    out = metric.clone()
+    # at the ends, where the field is zero, the only tangent space is that of the inner point
+    out[:, :1] += metric[:, :1] / 2
+    out[:, -1:] += metric[:, -1:] / 2
+    out[:, :-1] += from_right.mT @ from_right / 2
+    out[:, 1:] += from_left.mT @ from_left / 2
+    return out
+
+
+def _finite(*parts: Tensor) -> Tensor:
+    """Which rows of all parts ``(B, ...)`` are finite: ``(B,)``."""
+    return torch.stack([torch.isfinite(x.flatten(1).sum(-1)) for x in parts]).all(0)
 
 
 def _along(M: Tensor) -> Tensor:

@@ -74,3 +74,32 @@ def solve_regularised(diagonal: Tensor, right: Tensor, b: Tensor) -> Tensor:
         todo = todo[~definite]
         level *= 30
     return x
+
+
+def negative_eigenvalues(diagonal: Tensor, right: Tensor) -> Tensor:
+    """How many eigenvalues of each symmetric matrix are negative: ``(B,)``.
+
+    By Sylvester's law of inertia as many as the pivots of the block factorisation have together.
+
+    Args:
+        diagonal: ``(B, n, d, d)``, symmetric.
+        right: ``(B, n - 1, d, d)``.
+
+    Source:
+        Golub & Van Loan 2013, Sec. 8.1.5 and 4.5.1.
+    """
+    pivot = diagonal[:, 0]
+    count = torch.linalg.eigvalsh(pivot).lt(0).sum(-1)
+    for k in range(right.shape[1]):
+        pivot = diagonal[:, k + 1] - right[:, k].mT @ torch.linalg.solve(pivot, right[:, k])
+        pivot = (pivot + pivot.mT) / 2
+        count = count + torch.linalg.eigvalsh(pivot).lt(0).sum(-1)
+    return count
+
+
+def product(diagonal: Tensor, right: Tensor, x: Tensor) -> Tensor:
+    """The matrices times ``x (B, n, d)``."""
+    out = (diagonal @ x.unsqueeze(-1)).squeeze(-1)
+    out[:, :-1] += (right @ x[:, 1:].unsqueeze(-1)).squeeze(-1)
+    out[:, 1:] += (right.mT @ x[:, :-1].unsqueeze(-1)).squeeze(-1)
+    return out

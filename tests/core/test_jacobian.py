@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import jacrev, jvp, vmap
 
 from geolib import PullbackMetric, fit_rbf_precision
-from geolib.jacobian import push_forward
+from geolib.jacobian import push_forward, push_forward_twice
 
 pytestmark = pytest.mark.smoke
 
@@ -63,6 +63,31 @@ LAYERS = {
         (3,),
     ),
 }
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_second_derivatives(layer, generator):
+    """By torch's own Hessian of the values weighed by a cotangent, one row at a time."""
+    build, shape = LAYERS[layer]
+    module = seeded(build, 0, DTYPE)
+    x = torch.randn(4, *shape, generator=generator, dtype=DTYPE)
+    tangents = torch.randn(3, 4, *shape, generator=generator, dtype=DTYPE)
+    value, derivatives, pull = push_forward_twice(module, x.clone(), tangents)
+    for found, expected in zip((value, derivatives), push_forward(module, x.clone(), tangents), strict=True):
+        torch.testing.assert_close(found, expected)
+    cotangent = torch.randn(value.shape, generator=generator, dtype=DTYPE)
+    slope, blocks = pull(cotangent)
+    blocks = torch.zeros(4, 3, 3, dtype=DTYPE) if blocks is None else blocks
+    plain = nn.ReLU() if layer == "ReLU in place" else module
+    for i in range(4):
+
+        def weighed(row, i=i):
+            return (plain(torch.cat([x[:i], row[None], x[i + 1 :]])) * cotangent).sum()
+
+        torch.testing.assert_close(slope[i], torch.autograd.functional.jacobian(weighed, x[i]))
+        hessian = torch.autograd.functional.hessian(weighed, x[i]).reshape(x[i].numel(), -1)
+        rows = tangents[:, i].flatten(1)
+        torch.testing.assert_close(blocks[i], rows @ hessian @ rows.T, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, DTYPE])

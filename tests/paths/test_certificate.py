@@ -5,9 +5,22 @@ import math
 import numpy as np
 import pytest
 import torch
-from problems import SPACES, deviation, flat_plane, half_plane, linear_decoder, linear_map, mlp, paraboloid, sphere
+from problems import (
+    SPACES,
+    deviation,
+    flat_plane,
+    great_circle_distance,
+    half_plane,
+    half_plane_distance,
+    linear_decoder,
+    linear_map,
+    mlp,
+    paraboloid,
+    sphere,
+)
 
-from geolib import PullbackMetric, curve_length, geodesic, geodesic_residual, is_geodesic
+from geolib import PullbackMetric, curve_length, geodesic, geodesic_index, geodesic_residual, is_geodesic
+from geolib.riemannian import as_metric
 
 pytestmark = pytest.mark.smoke
 
@@ -108,22 +121,104 @@ def test_residual_tells_the_excess_length_in_flat_space(n_waves, amplitude, gene
     assert not is_geodesic(residual, 0.8 * excess)
 
 
-@pytest.mark.parametrize("colatitude", [0.3, 1.0, 1.5, 2.5])
-def test_residual_of_a_circle_of_latitude(colatitude):
+def excess_by(residual):
+    """The relative excess length that a residual stands for."""
+    return float(residual.square()) / (2 * math.pi**2)
+
+
+@pytest.mark.parametrize("kind", ["metric", "tensor"])
+@pytest.mark.parametrize(("colatitude", "longitude"), [(0.3, 0.6), (1.0, 1.2), (1.5, 1.7), (1.55, 2.7), (2.5, 0.7)])
+def test_residual_of_a_circle_of_latitude(colatitude, longitude, kind):
     t = even(400)
-    points = torch.stack([torch.full_like(t, colatitude), 1.7 * t], dim=-1)
-    angle = abs(1 / math.tan(colatitude)) * 1.7 * math.sin(colatitude)
-    intrinsic = float(geodesic_residual(sphere().tensor, points))
-    assert intrinsic == pytest.approx(of_an_arc(angle), rel=1e-3)
-    # in space a field along the curve changes faster than on the sphere, and costs less
-    immersed = float(geodesic_residual(sphere().metric, points))
-    assert 0.9 * intrinsic < immersed <= intrinsic * (1 + 1e-6)
+    points = torch.stack([torch.full_like(t, colatitude), longitude * t], dim=-1)
+    excess = longitude * math.sin(colatitude) / float(great_circle_distance(points[:1], points[-1:])) - 1
+    estimate = excess_by(geodesic_residual(getattr(sphere(), kind), points))
+    assert estimate == pytest.approx(excess, rel=0.1)
 
 
-def test_residual_of_a_horocycle():
-    # a horizontal line of the half-plane has curvature one, and this one length 1.5
-    points = torch.stack([3 * even(400), torch.full((401,), 2.0, dtype=DTYPE)], dim=-1)
-    assert float(geodesic_residual(half_plane().metric, points)) == pytest.approx(of_an_arc(1.5), rel=1e-3)
+def test_curvature_counts_in_the_residual():
+    """By the Jacobi equation of an arc beside the equator, where all coefficients are constant."""
+    colatitude, longitude = math.pi / 2 - 1e-3, 2.8
+    points = torch.stack([torch.full((401,), colatitude, dtype=DTYPE), longitude * even(400)], dim=-1)
+    length, bend = longitude * math.sin(colatitude), 1 / math.tan(colatitude)
+    gain = bend**2 * (math.tan(length / 2) / (length / 2) - 1)  # per squared length
+    for kind in ("metric", "tensor"):
+        residual = geodesic_residual(getattr(sphere(), kind), points)
+        assert float(residual) == pytest.approx(math.pi * math.sqrt(gain), rel=1e-3)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 2.0])
+def test_residual_of_a_horocycle(width):
+    points = torch.stack([width * even(400), torch.full((401,), 2.0, dtype=DTYPE)], dim=-1)
+    excess = width / 2 / float(half_plane_distance(points[:1], points[-1:])) - 1
+    assert excess_by(geodesic_residual(half_plane().metric, points)) == pytest.approx(excess, rel=0.1)
+
+
+@pytest.mark.parametrize("n_waves", [1, 2, 5])
+@pytest.mark.parametrize("radius", [0.05, 0.3])
+def test_residual_of_a_bent_image_is_that_of_the_plane(radius, n_waves):
+    """A flat torus, however tightly it is rolled up in space."""
+    torus = PullbackMetric(lambda z: radius * torch.cat([(z / radius).cos(), (z / radius).sin()], dim=-1))
+    t = even(256)
+    points = torch.stack([t, 0.005 * (n_waves * math.pi * t).sin()], dim=-1)
+    flat, bent = geodesic_residual(flat_plane().metric, points), geodesic_residual(torus, points)
+    assert float(bent) == pytest.approx(float(flat), rel=0.02)
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_immersion_and_tensor_agree(space, generator):
+    """The residual and the index belong to the metric, however it is given."""
+    if not isinstance(space.metric, PullbackMetric):
+        pytest.skip("it has no immersion")
+    a, b = space.sample(6, generator, DTYPE)
+    t = even(256)[:, None]
+    line = torch.lerp(a[:, None], b[:, None], t)
+    field = (math.pi * t).sin() * torch.randn(6, 1, a.shape[-1], generator=generator, dtype=DTYPE)
+    points = space.geodesic(a, b, even(256)) if space.geodesic is not None else line
+    points = points + 0.02 * field
+    immersed, intrinsic = (geodesic_residual(metric, points) for metric in (space.metric, space.tensor))
+    torch.testing.assert_close(immersed, intrinsic, rtol=0.05, atol=2e-3)
+    indices = [geodesic_index(metric, points) for metric in (space.metric, space.tensor)]
+    assert torch.equal(*indices)
+
+
+@pytest.mark.parametrize("n_waves", [1, 2, 4])
+@pytest.mark.parametrize(
+    "metric",
+    [
+        PullbackMetric(mlp(), deviation()),
+        pytest.param(PullbackMetric(mlp(), deviation(), mlp(7, 5, 2)), marks=pytest.mark.slow),
+        PullbackMetric(mlp(2, 6, 3, gain=1)),
+        half_plane().metric,
+    ],
+    ids=["immersion", "Eq. 4", "bent", "callable"],
+)
+def test_residual_tells_the_excess_length(metric, n_waves, generator):
+    """To a factor of 1.5, against lengths on many points."""
+    start, end = torch.randn(2, 8, 2, generator=generator, dtype=DTYPE)
+    start[:, 1], end[:, 1] = start[:, 1].abs() + 0.5, end[:, 1].abs() + 0.5
+    exact = geodesic(metric, start, end, n_segments=64, rtol=1e-7)
+    t = torch.linspace(0, 1, 2049, dtype=DTYPE)
+    smooth = exact.curve(t)
+    field = (n_waves * math.pi * t)[:, None].sin() * torch.randn(8, 1, 2, generator=generator, dtype=DTYPE)
+    for height in (0.01, 0.03):
+        points = smooth + height / n_waves * field
+        excess = curve_length(metric, points) / exact.length - 1
+        even_points = interpolated(points, as_metric(metric).segment_lengths(points), 128)
+        estimate = geodesic_residual(metric, even_points).square() / (2 * math.pi**2)
+        known = exact.converged & (excess > 1e-6) & (excess < 0.02)
+        assert known.sum() >= 4
+        assert (estimate / excess)[known].log().abs().max() < math.log(1.5)
+
+
+def interpolated(points, steps, n):
+    """Points ``(B, n + 1, d)`` at equal steps of length."""
+    out = []
+    for curve, step in zip(points.numpy(), steps.numpy(), strict=True):
+        total = np.concatenate([[0], step.cumsum()])
+        share = np.linspace(0, total[-1], n + 1)
+        out.append(np.stack([np.interp(share, total, x) for x in curve.T], axis=-1))
+    return torch.from_numpy(np.stack(out))
 
 
 def test_spacing_does_not_matter_much():
@@ -145,6 +240,68 @@ def test_residual_where_nothing_changes():
     across = PullbackMetric(lambda z: (z @ z.new_tensor([[0.6], [0.7]])) * z.new_tensor([1.0, 0.3]))
     residual = geodesic_residual(across, torch.stack([t + (5 * t).sin() / 0.6, -(5 * t).sin() / 0.7], dim=-1))
     torch.testing.assert_close(residual, torch.zeros_like(residual), rtol=0, atol=1e-6)
+
+
+# The index: conjugate points are known
+
+
+@pytest.mark.parametrize("kind", ["metric", "tensor"])
+@pytest.mark.parametrize(
+    ("angle", "index"), [(0.5, 0), (3.0, 0), (3.12, 0), (3.2, 1), (6.2, 1), (6.4, 2), (9.3, 2), (9.6, 3)]
+)
+def test_index_of_the_equator_counts_conjugate_points(angle, index, kind):
+    """At every multiple of pi (Morse)."""
+    points = torch.stack([torch.full((129,), math.pi / 2, dtype=DTYPE), angle * even(128)], dim=-1)
+    metric = getattr(sphere(), kind)
+    assert int(geodesic_index(metric, points)) == index
+    assert int(geodesic_index(metric, points.flip(0))) == index
+
+
+def surface_of_revolution(radius):
+    """``(s, angle)`` to space, by the distance ``radius(s)`` from the axis; the height is s."""
+    return PullbackMetric(
+        lambda z: torch.cat([radius(z[:, :1]) * z[:, 1:].cos(), radius(z[:, :1]) * z[:, 1:].sin(), z[:, :1]], dim=-1)
+    )
+
+
+@pytest.mark.parametrize(("angle", "index"), [(1.0, 0), (1.7, 0), (1.85, 1), (3.5, 1), (3.7, 2)])
+def test_index_of_the_waist_of_a_barrel(angle, index):
+    """The radius 1 - 3 s^2 / 2 has Gaussian curvature 3 at s = 0: conjugate points at multiples of pi / sqrt(3)."""
+    barrel = surface_of_revolution(lambda s: 1 - 1.5 * s.square())
+    points = torch.stack([0 * even(128), angle * even(128)], dim=-1)
+    assert float(geodesic_residual(barrel, points)) < 1e-6
+    assert int(geodesic_index(barrel, points)) == index
+
+
+def test_index_of_a_waist_that_attracts():
+    """On a hyperboloid, of negative curvature, every geodesic is a minimum, however long."""
+    points = torch.stack([0 * even(256), 12 * even(256)], dim=-1)
+    waist = surface_of_revolution(lambda s: (1 + s.square()).sqrt())
+    assert float(geodesic_residual(waist, points)) < 1e-6
+    assert int(geodesic_index(waist, points)) == 0
+
+
+def test_index_over_the_top_of_a_bump():
+    bump = PullbackMetric(lambda z: torch.cat([z, 1.2 * torch.exp(-2 * z.square().sum(-1, keepdim=True))], dim=-1))
+    t = even(64)
+    # the line over the top is a geodesic by symmetry
+    points = torch.stack([2.4 * t - 1.2, 0 * t], dim=-1)
+    assert int(geodesic_index(bump, points)) == 1
+    aside = torch.stack([2.4 * t - 1.2, 1.1 * (math.pi * t).sin()], dim=-1)
+    found = geodesic(bump, points[0], points[-1], init=aside)
+    assert int(geodesic_index(bump, found.points)) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DTYPE])
+def test_index_of_a_batch(dtype, generator):
+    angles = torch.tensor([[0.4, 3.3, 2.9], [6.5, 9.7, 1.0]], dtype=dtype)
+    points = torch.stack(
+        [torch.full((2, 3, 129), math.pi / 2, dtype=dtype), angles[..., None] * even(128).to(dtype)], -1
+    )
+    expected = torch.tensor([[0, 1, 0], [2, 3, 0]])
+    assert torch.equal(geodesic_index(sphere().metric, points), expected)
+    chunked = PullbackMetric(sphere().metric.mean, chunk_size=50)
+    assert torch.equal(geodesic_index(chunked, points), expected)
 
 
 # Invariance
@@ -239,6 +396,8 @@ def test_bad_input():
         geodesic_residual(metric, torch.zeros(2, 2))
     with pytest.raises(ValueError, match="points: 1 of 6"):
         geodesic_residual(metric, torch.tensor([[0.0, 0], [1, torch.nan], [1, 1]]))
+    with pytest.raises(ValueError, match="n >= 3"):
+        geodesic_index(metric, torch.zeros(2, 2))
     for rtol, error in ((0, ValueError), (-1.0, ValueError), ("small", TypeError)):
         with pytest.raises(error, match="rtol"):
             is_geodesic(torch.zeros(2), rtol)

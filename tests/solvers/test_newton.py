@@ -25,7 +25,6 @@ from problems import (
 from torch import nn
 
 from geolib import METHODS, PullbackMetric, Status, curve_energy, curve_length, geodesic
-from geolib.paths import tridiagonal
 from geolib.paths.energy import path_energy
 from geolib.riemannian import as_metric
 from geolib.solvers import newton
@@ -45,40 +44,6 @@ def test_it_is_the_default(generator):
     metric = PullbackMetric(mlp())
     start, end = pairs(5, generator)
     assert torch.equal(geodesic(metric, start, end).points, geodesic(metric, start, end, method="newton").points)
-
-
-# The system
-
-
-@pytest.mark.parametrize("d", [1, 2, 5])
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 7, 8, 12, 31])
-def test_block_tridiagonal_systems_are_solved(n, d, generator):
-    B = 4
-    full = torch.zeros(B, n, d, n, d, dtype=DTYPE)
-    A, R = torch.randn(2, B, n, d, d, generator=generator, dtype=DTYPE)
-    A = A @ A.mT + 6 * torch.eye(d)
-    for i in range(n):
-        full[:, i, :, i] = A[:, i]
-        if i + 1 < n:
-            full[:, i, :, i + 1], full[:, i + 1, :, i] = R[:, i], R[:, i].mT
-    full = full.reshape(B, n * d, n * d)
-    b = torch.randn(B, n, d, generator=generator, dtype=DTYPE)
-    x, definite = tridiagonal.solve(A, R[:, : n - 1], b)
-    expected = torch.linalg.eigvalsh(full)[:, 0] > 0
-    assert torch.equal(definite, expected)
-    torch.testing.assert_close(x[expected].flatten(1), torch.linalg.solve(full, b.flatten(1))[expected])
-
-
-def test_an_indefinite_system_is_told_and_leaves_its_neighbours_alone():
-    A = torch.eye(2, dtype=DTYPE).repeat(3, 5, 1, 1)
-    R = torch.zeros(3, 4, 2, 2, dtype=DTYPE)
-    b = torch.ones(3, 5, 2, dtype=DTYPE)
-    for k in range(5):
-        broken = A.clone()
-        broken[1, k, 1, 1] = -1
-        x, definite = tridiagonal.solve(broken, R, b)
-        assert definite.tolist() == [True, False, True]
-        assert torch.equal(x[[0, 2]], b[[0, 2]])
 
 
 METRICS = {
