@@ -117,6 +117,8 @@ def make_figures(directory, data, monkeypatch, tmp_path):
     def make(*, substitute):
         run = provenance.begin("98_test", device="cpu")
         run.data["mnist"] = data if substitute else dataclasses.replace(data, source="full", notice="")
+        # bundled digits that were asked for stand for no others
+        run.data["few_digits"] = dataclasses.replace(data, name="few_digits", notice="")
         claims = [CLAIM.decide("1 %", n=1)]
         for name, width, number in (
             ("one", style.COLUMN, evidence.number("A", "first", 1.25, unit="%")),

@@ -57,6 +57,24 @@ def test_digits_are_those_of_the_paper(monkeypatch, name):
     assert asked == [(("mnist",), {"classes": (2, 4, 5, 7)})]
 
 
+@pytest.mark.parametrize("name", ["few_digits", "few_digits_small"])
+@pytest.mark.parametrize("source", ["auto", "bundled"])
+def test_few_digits_are_the_bundled_ones_wherever_there_are_more(monkeypatch, tmp_path, name, source):
+    monkeypatch.setenv("GEOLIB_DATA_SOURCE", source)
+    monkeypatch.setenv("GEOLIB_DATA", str(tmp_path))
+    data = recipe(name).load()
+    assert (data.name, data.source, data.verified) == ("few_digits", "bundled", True)
+    assert (len(data.train_images), len(data.test_images), data.classes) == (1600, 400, (2, 4, 5, 7))
+    # asked for by name, they stand for nothing else
+    assert (data.notice, data.substitute) == ("", False)
+    assert datasets.load("mnist", source="bundled").substitute
+
+
+def test_few_digits_are_learnt_by_the_models_of_many():
+    for few, many in (("few_digits", "digits"), ("few_digits_small", "digits_small")):
+        assert recipe(few).as_dict() == recipe(many).as_dict()
+
+
 @pytest.mark.parametrize(("profile", "n"), [("quick", 400), ("paper", 1000)])
 def test_moons_of_one_seed_are_the_same_data(profile, n):
     data = recipe("moons", profile, seed=5).load()

@@ -149,8 +149,9 @@ def test_a_figure_without_data_says_nothing_of_data(directory):
     ],
 )
 def test_only_a_run_on_real_data_that_took_its_time_decides_a_claim(directory, data, profile, source, verdict, reason):
-    # one data set that is a substitute is enough
-    run = a_run(moons.load(60), dataclasses.replace(data, source=source), profile=profile)
+    # one data set that is a substitute is enough; one that was asked for by name is none
+    asked = dataclasses.replace(data, name="few_digits", notice="")
+    run = a_run(moons.load(60), asked, dataclasses.replace(data, source=source), profile=profile)
     claim = FEW.decide("5", n=5)
     saving.save(run, drawing(), "drawing", caption="It.", claims=[claim])
     (line,) = kept(directory)["claims"]

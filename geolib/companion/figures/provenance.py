@@ -98,7 +98,7 @@ class Run:
     @property
     def untestable(self) -> str:
         """Why this run decides no claim of a paper; empty where it does."""
-        if any(data.source == "bundled" for data in self.data.values()):
+        if any(data.substitute for data in self.data.values()):
             return "substitute data"
         return "quick settings" if self.profile == "quick" else ""
 

@@ -24,6 +24,10 @@ def _load_digits() -> ImageData:
     return datasets.load("mnist", classes=DIGITS)
 
 
+def _load_few_digits() -> ImageData:
+    return datasets.few_digits(classes=DIGITS)
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a generator is made, from its data to its variance, for one profile and one seed."""
@@ -89,11 +93,13 @@ class ConvolutionalRecipe:
         return {"training": asdict(self.training)}
 
 
-def _digits(name: str, label: str, widths: tuple[int, ...]) -> Callable[[str, int], Recipe]:
+def _digits(
+    name: str, label: str, widths: tuple[int, ...], load: Callable[[], ImageData] = _load_digits
+) -> Callable[[str, int], Recipe]:
     def recipe(profile: str, seed: int) -> Recipe:
         epochs, variance_epochs = (10, 3) if profile == "quick" else (100, 10)
         training = TrainingConfig(epochs=epochs, variance_epochs=variance_epochs, seed=seed)
-        return Recipe(name, label, _load_digits, VAEConfig(widths=widths), training)
+        return Recipe(name, label, load, VAEConfig(widths=widths), training)
 
     return recipe
 
@@ -117,6 +123,9 @@ _RECIPES = {
     "digits": _digits("digits", "VAE", (256, 64)),
     "digits_large": _digits("digits_large", "VAE1", (404, 256)),
     "digits_small": _digits("digits_small", "VAE2", (32, 16)),
+    # learnt by heart from 1,600 images: bent and overfitted, so that a curve can be a geodesic and not the shortest
+    "few_digits": _digits("few_digits", "VAE of few digits", (256, 64), _load_few_digits),
+    "few_digits_small": _digits("few_digits_small", "VAE2 of few digits", (32, 16), _load_few_digits),
     "moons": _moons,
     # sixteen latent dimensions, for solvers
     "convolutional": _convolutional,

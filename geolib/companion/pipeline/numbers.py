@@ -125,7 +125,8 @@ def _made_by(sidecars: list[dict[str, Any]]) -> str:
 
 
 def _reference_file(sidecars: list[dict[str, Any]]) -> Path:
-    bundled = any(data["source"] == "bundled" for sidecar in sidecars for data in sidecar["data"])
+    # bundled digits with a notice stand for the full ones; without, they were asked for
+    bundled = any(data["source"] == "bundled" and data["notice"] for sidecar in sidecars for data in sidecar["data"])
     return REFERENCE / ("bundled.json" if bundled else "numbers.json")
 
 

@@ -1,6 +1,7 @@
 """Single numbers that sum up a map or a sample, for the numbers table."""
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 
@@ -33,3 +34,9 @@ def median(values: Tensor) -> float:
 def share(flags: Tensor) -> float:
     """The fraction that is true."""
     return mean(flags)
+
+
+def share_interval(count: int, n: int) -> tuple[float, float]:
+    """Wilson's 95 % confidence interval of a share of which ``count`` of ``n`` draws are an estimate."""
+    interval = stats.binomtest(count, n).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)

@@ -7,7 +7,7 @@ from matplotlib.ticker import NullFormatter
 
 from geolib import METHODS
 from geolib.companion.figures import plots, style
-from geolib.companion.studies.shortest_curves.solvers import Contest, Row
+from geolib.companion.studies.shortest_curves.solvers import Contest, Row, percent
 
 _FLOOR = 1e-8  # rounding and the 512 chords decide what lies below
 
@@ -40,7 +40,7 @@ def work_precision(found: Contest) -> Figure:
         axes[0, column].set_title(f"{problem}\n{found.n_pairs[problem]} pairs")
         if not found.of(problem):
             for panel in axes[:, column]:
-                panel.text(0.5, 0.5, "all out of time", ha="center", va="center", transform=panel.transAxes)
+                panel.text(0.5, 0.5, "all over budget", ha="center", va="center", transform=panel.transAxes)
     for line, label in enumerate(("time per pair [s]", "evaluations per pair")):
         # labels of the powers of ten only, of which at least one is shown: those between would overlap
         low, high = axes[line, 0].get_xlim()
@@ -70,15 +70,16 @@ def _line(axes: Axes, found: Contest, rows: list[Row], work: str, method: str) -
 def successes(found: Contest) -> Figure:
     """B-1: how many pairs each method solves at its standard setting, and how long it takes."""
     shares = np.full((len(METHODS), len(found.problems)), np.nan)
-    figure, axes = plots.new_figure(style.PAGE, 0.33 * len(METHODS) + 0.6)
+    figure, axes = plots.new_figure(style.PAGE, 0.45 * len(METHODS) + 0.6)
     for i, method in enumerate(METHODS):
         for j, (problem, n) in enumerate(found.n_pairs.items()):
             success = found.success(problem, method)
             if success is None:
-                words = "out of time"
+                words = "over budget"
             else:
                 shares[i, j] = success.solved / n
-                words = f"{success.solved} of {n} ({success.converged})\n{_time(success.seconds)}"
+                counts = f"{success.solved} of {n} ({success.converged})"
+                words = f"{counts}\n{percent(success.interval)}\n{_time(success.seconds)}"
             axes.text(j, i, words, ha="center", va="center", fontsize=7)
     axes.imshow(np.ma.masked_invalid(shares), cmap=style.GROUND, vmin=0, vmax=1, aspect="auto")
     axes.set_xticks(range(len(found.problems)), found.problems)
@@ -88,7 +89,7 @@ def successes(found: Contest) -> Figure:
     axes.grid(True, which="minor", color="0.8", linewidth=0.8)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title("pairs solved (reported as converged), time per pair")
+    axes.set_title("pairs solved (reported as converged), 95 % interval of the share solved, time per pair")
     return figure
 
 

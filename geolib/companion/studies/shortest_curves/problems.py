@@ -1,4 +1,4 @@
-"""The four problems of notebook 06: exact, small, real in two dimensions, real in sixteen."""
+"""The six problems of notebook 06: exact, small, real in two dimensions, in sixteen, and two that are overfitted."""
 
 import copy
 import math
@@ -46,10 +46,10 @@ def two_moons(g: Generator, n_pairs: int, *, seed: int) -> Problem:
     return _problem("two moons", double.metric, start.double(), end.double(), double.train_latents)
 
 
-def digits(g: Generator, n_pairs: int, *, seed: int) -> Problem:
-    """Random pairs of test images in the digits VAE with RBF variance; float32."""
+def digits(name: str, g: Generator, n_pairs: int, *, seed: int) -> Problem:
+    """Random pairs of test images in a VAE of digits with RBF variance; float32."""
     first, second = generators.test_pairs(g.data, n_pairs, seed=seed)
-    return _problem("digits, RBF", g.metric, g.test_latents[first], g.test_latents[second], g.train_latents)
+    return _problem(name, g.metric, g.test_latents[first], g.test_latents[second], g.train_latents)
 
 
 def convolutional(trained: TrainedDecoder, n_pairs: int, *, seed: int) -> Problem:
@@ -61,13 +61,23 @@ def convolutional(trained: TrainedDecoder, n_pairs: int, *, seed: int) -> Proble
     return _problem("convolutions, 16-d", metric, latents[first], latents[second], trained.train_latents[:500])
 
 
-def four(
-    digits_model: Generator, moons_model: Generator, decoder: TrainedDecoder, n_pairs: int, *, seed: int
+def six(
+    models: dict[str, Generator], decoder: TrainedDecoder, n_pairs: int, n_conv_pairs: int, *, seed: int
 ) -> list[Problem]:
-    """All problems with ``n_pairs`` each, and a third of them, at least two, for the dear convolutional decoder."""
+    """All problems.
+
+    Args:
+        models: the generators of the recipes ``"moons"``, ``"digits"``, ``"few_digits"`` and ``"few_digits_small"``.
+        decoder: of the recipe ``"convolutional"``.
+        n_pairs: pairs per problem.
+        n_conv_pairs: pairs for the convolutional decoder, whose evaluations take the longest.
+        seed: of the pairs.
+    """
     return [
         sphere(n_pairs, seed=seed),
-        two_moons(moons_model, n_pairs, seed=seed),
-        digits(digits_model, n_pairs, seed=seed),
-        convolutional(decoder, max(2, n_pairs // 3), seed=seed),
+        two_moons(models["moons"], n_pairs, seed=seed),
+        digits("digits", models["digits"], n_pairs, seed=seed),
+        convolutional(decoder, n_conv_pairs, seed=seed),
+        digits("few digits", models["few_digits"], n_pairs, seed=seed),
+        digits("few digits, VAE2", models["few_digits_small"], n_pairs, seed=seed),
     ]

@@ -1,6 +1,7 @@
-"""Notebook 06: every solver on the same pairs, with the same time budget and the same measure of error."""
+"""Notebook 06: every solver on the same pairs, with the same budget of evaluations and the same measure of error."""
 
 import functools
+import math
 import re
 import time
 from dataclasses import asdict, dataclass
@@ -18,6 +19,9 @@ from geolib.jacobian import push_forward
 from geolib.riemannian import Metric
 
 CHORDS = 512
+# What a method does between two evaluations is in proportion to them, or is limited by its own steps and nodes, so that
+# a budget of evaluations and this limit together end every run.
+MAX_STEPS = 300
 SOLVED = 1e-3  # relative excess over the shortest curve that any method found
 ACCURATE = 1e-4  # median relative excess that the fastest method is chosen for
 _REPEAT_BELOW = 0.3  # seconds; shorter runs are timed twice
@@ -37,38 +41,41 @@ _TOLERANCES = [{"rtol": rtol} for rtol in (1e-2, 1e-3, 1e-4, 1e-5)]
 SWEEPS: dict[str, list[dict]] = {
     "newton": [*_TOLERANCES, {"rtol": 1e-6}],
     "spline": _TOLERANCES,
-    "georce": _TOLERANCES,
+    "georce": _TOLERANCES[:3],
     "discrete": [{"max_steps": n} for n in (10, 30, 100, 300)],
     "quadratic": [{"rtol": 1e-2}, {"rtol": 1e-4}],
-    "network": [{"n_hidden": n, "rtol": rtol} for n, rtol in ((4, 1e-2), (8, 1e-3), (16, 1e-4), (32, 1e-5))],
+    "network": [{"n_hidden": n, "rtol": rtol} for n, rtol in ((4, 1e-2), (8, 1e-3), (16, 1e-4))],
     "graph": [{"n_segments": n} for n in (8, 32)],
     "bvp": [{"rtol": 1e-2}, {"rtol": 1e-4}],
-    "fixed_point": [{"rtol": rtol} for rtol in (1e-2, 1e-3, 1e-4, 1e-5)],
+    "fixed_point": _TOLERANCES[:3],
 }
 # the setting of each method in the table of successes
 STANDARD = {method: min(2, len(sweep) - 1) for method, sweep in SWEEPS.items()} | {"discrete": 3}
 
 
-class OutOfTime(Exception):
+class OverBudget(Exception):
     """The budget is spent. The decoder raises it, at whatever point a solver is."""
 
 
 class Counted(nn.Module):
-    """A decoder with a deadline that counts the points, tangents and cotangents that pass through it."""
+    """A decoder with a budget, that counts the points, tangents and cotangents that pass through it.
+
+    A count is the same on a fast, slow or busy machine, so that who solves what within a budget is, too.
+    """
 
     def __init__(self, decoder: nn.Module):
         super().__init__()
         self.decoder = decoder
-        self.restart(float("inf"))
+        self.restart()
 
-    def restart(self, seconds: float) -> None:
-        """Count from zero, and stop after so many seconds."""
-        self.evaluations, self.deadline = 0, time.perf_counter() + seconds
+    def restart(self, budget: float = math.inf) -> None:
+        """Count from zero, and stop before the count exceeds the budget."""
+        self.evaluations, self.budget = 0, budget
 
     def _count(self, n: int) -> None:
+        if self.evaluations + n > self.budget:
+            raise OverBudget
         self.evaluations += n
-        if time.perf_counter() > self.deadline:
-            raise OutOfTime
 
     def _watched(self, out: Tensor) -> Tensor:
         if out.requires_grad:
@@ -112,23 +119,26 @@ class Row:
     method: str
     setting: int
     seconds: float
+    """of the whole run; the shorter of two where it is short"""
     evaluations: int
+    """of the whole run"""
     lengths: list[float]
     """on ``CHORDS`` chords in float64; empty where the run exceeded the budget"""
     converged: list[bool]
 
     @property
-    def in_time(self) -> bool:
+    def ended(self) -> bool:
         """Whether the run ended within the budget."""
         return bool(self.lengths)
 
 
-def compete(problem: Problem, *, budget: float) -> list[Row]:
+def compete(problem: Problem, *, budget: int) -> list[Row]:
     """Every method of ``METHODS`` on a problem, from its coarsest setting to its finest.
 
     Args:
         problem: pairs and metric.
-        budget: seconds per run; a longer run has no result, and the method's finer settings are not tried.
+        budget: decoder evaluations per pair. The pairs of a run share what they have together; a run that needs more
+            has no result, and the method's finer settings are not tried.
     """
     # work that is done once per process or per metric is no method's cost
     geodesic(problem.metric, problem.start[:1], problem.end[:1], max_steps=2)
@@ -139,28 +149,27 @@ def compete(problem: Problem, *, budget: float) -> list[Row]:
             for setting, options in enumerate(SWEEPS[method]):
                 bar.set_postfix_str(f"{method} {options}")
                 row = _run(problem, method, setting, budget)
-                if row.in_time and row.seconds < _REPEAT_BELOW:
-                    again = _run(problem, method, setting, budget)
-                    row = min(row, again, key=lambda r: r.seconds) if again.in_time else row
+                if row.ended and row.seconds < _REPEAT_BELOW:
+                    row = min(row, _run(problem, method, setting, budget), key=lambda r: r.seconds)
                 rows.append(row)
                 bar.update()
-                if not row.in_time:
+                if not row.ended:
                     break
     return rows
 
 
-def _run(problem: Problem, method: str, setting: int, budget: float) -> Row:
+def _run(problem: Problem, method: str, setting: int, budget: int) -> Row:
     counted = problem.metric.mean
-    options = {"max_steps": 1000, "latents": problem.latents} | SWEEPS[method][setting]
-    counted.restart(budget)
+    options = {"max_steps": MAX_STEPS, "latents": problem.latents} | SWEEPS[method][setting]
+    counted.restart(budget * len(problem.start))
     started = time.perf_counter()
     try:
         g = geodesic(problem.metric, problem.start, problem.end, method=method, **options)
-    except OutOfTime:
+    except OverBudget:
         g = None
     seconds, evaluations = time.perf_counter() - started, counted.evaluations
-    counted.restart(float("inf"))
-    if g is None or seconds > budget:
+    counted.restart()
+    if g is None:
         return Row(problem.name, method, setting, seconds, evaluations, [], [])
     points = g.curve(torch.linspace(0, 1, CHORDS + 1).to(g.points)).double()
     lengths = curve_length(problem.exact, points).tolist()
@@ -181,6 +190,8 @@ def from_json(values: list[dict[str, Any]]) -> list[Row]:
 class Success:
     """How a method fared on a problem at its standard setting; counts of pairs."""
 
+    n: int
+    """pairs of the problem"""
     solved: int
     """no longer than the shortest known curve by more than ``SOLVED``"""
     converged: int
@@ -190,6 +201,11 @@ class Success:
     seconds: float
     """per pair"""
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % confidence interval of the share of pairs solved, over draws of the pairs."""
+        return summaries.share_interval(self.solved, self.n)
+
 
 @dataclass(frozen=True)
 class Contest:
@@ -198,17 +214,22 @@ class Contest:
     rows: list[Row]
     n_pairs: dict[str, int]
     """by problem"""
-    budget: float
-    """seconds per run"""
+    budget: int
+    """decoder evaluations per pair"""
 
     @property
     def problems(self) -> list[str]:
         """Their names."""
         return list(self.n_pairs)
 
+    @property
+    def n(self) -> int:
+        """Pairs of all problems."""
+        return sum(self.n_pairs.values())
+
     def of(self, problem: str, method: str | None = None) -> list[Row]:
         """Runs on a problem that ended within the budget, of one method or of all."""
-        return [r for r in self.rows if r.problem == problem and r.in_time and method in (None, r.method)]
+        return [r for r in self.rows if r.problem == problem and r.ended and method in (None, r.method)]
 
     def shortest(self, problem: str) -> Tensor:
         """``(n,)``, length of the shortest curve that any method found for each pair."""
@@ -225,14 +246,15 @@ class Contest:
             return None
         solved, converged = self.excess(row) <= SOLVED, torch.tensor(row.converged)
         counts = [int(x.sum()) for x in (solved, converged, converged & ~solved)]
-        return Success(*counts, row.seconds / self.n_pairs[problem])
+        n = self.n_pairs[problem]
+        return Success(n, *counts, row.seconds / n)
 
-    def out_of_time(self, method: str) -> list[str]:
+    def over_budget(self, method: str) -> list[str]:
         """Problems on which the method's standard setting has no result."""
         return [problem for problem in self.problems if self.success(problem, method) is None]
 
     def solved(self, method: str) -> int:
-        """Pairs that the method solves over all problems; a run out of time solves none."""
+        """Pairs that the method solves over all problems; a run over the budget solves none."""
         return sum(found.solved for found in self._successes(method))
 
     def converged_and_longer(self, method: str) -> int:
@@ -284,34 +306,50 @@ class Contest:
 
     @property
     def seen_in_success(self) -> str:
-        """Who solves most and least, what was converged and not the shortest, and what was out of time, in words."""
-        n = sum(self.n_pairs.values())
+        """Who solves most and least, what was converged and not the shortest, what was over the budget, in words."""
         solved = {method: self.solved(method) for method in METHODS}
         most, least = max(solved.values()), min(solved.values())
         best, worst = ([f"`{m}`" for m, count in solved.items() if count == value] for value in (most, least))
-        longer = sum(map(self.converged_and_longer, METHODS))
-        late = sum(len(self.out_of_time(method)) for method in METHODS)
-        few = "No curve was" if longer == 0 else "One curve was" if longer == 1 else f"{longer} curves were"
+        exceeding = sum(len(self.over_budget(method)) for method in METHODS)
         return (
-            f"Of {n} pairs, {_listed(best)} {'solves' if len(best) == 1 else 'solve'} the most: {most}. "
-            f"{_listed(worst)} {'solves' if len(worst) == 1 else 'solve'} the fewest: {least}. {few} reported as "
-            "converged without being within a thousandth of the shortest known one. At the standard settings, "
-            f"{late} of {len(METHODS) * len(self.problems)} runs exceeded the budget of {self.budget:g} s."
+            f"Of {self.n} pairs, {_listed(best)} {'solves' if len(best) == 1 else 'solve'} the most: "
+            f"{most} ({percent(summaries.share_interval(most, self.n))}). "
+            f"{_listed(worst)} {'solves' if len(worst) == 1 else 'solve'} the fewest: {least}. {self._seen_longer} "
+            f"At the standard settings, {exceeding} of {len(METHODS) * len(self.problems)} runs exceeded the budget of "
+            f"{self.budget:,} evaluations per pair."
+        )
+
+    @property
+    def _seen_longer(self) -> str:
+        """How many converged curves are not the shortest known, over all methods and for the default, in words."""
+        longer = sum(map(self.converged_and_longer, METHODS))
+        few = "No curve was" if longer == 0 else "One curve was" if longer == 1 else f"{longer} curves were"
+        words = f"{few} reported as converged without being within a thousandth of the shortest known one."
+        of_default = {p: s for p in self.problems if (s := self.success(p, METHODS[0])) and s.converged_and_longer}
+        if not of_default:
+            return f"{words} None of them is from `{METHODS[0]}`." if longer else words
+        worst = max(of_default, key=lambda p: of_default[p].converged_and_longer / of_default[p].n)
+        found = of_default[worst]
+        return (
+            f"{words} For the default, `{METHODS[0]}`, their share is largest on *{worst}*: of the {found.converged} "
+            f"curves that it reports as converged there, {found.converged_and_longer} "
+            f"{'is a geodesic' if found.converged_and_longer == 1 else 'are geodesics'}, but not the shortest known."
         )
 
     @property
     def table(self) -> str:
         """One line of Markdown per method: what this run found."""
-        n = sum(self.n_pairs.values())
         lines = [
-            f"| method | solved, of {n} | converged, not solved | fastest to {ACCURATE:g} on | out of time on |",
-            "|---|---|---|---|---|",
+            f"| method | solved, of {self.n} | 95 % interval | converged, not solved | fastest to {ACCURATE:g} on | "
+            "over budget on |",
+            "|---|---|---|---|---|---|",
         ]
         for method in METHODS:
-            counts = (self.solved(method), self.converged_and_longer(method))
+            solved, longer = self.solved(method), self.converged_and_longer(method)
+            interval = percent(summaries.share_interval(solved, self.n))
             first = [problem for problem in self.problems if self.first(problem, "seconds") == method]
-            names = ["; ".join(problems) or "–" for problems in (first, self.out_of_time(method))]
-            lines.append(f"| `{method}` | {counts[0]} | {counts[1]} | {' | '.join(names)} |")
+            names = ["; ".join(problems) or "–" for problems in (first, self.over_budget(method))]
+            lines.append(f"| `{method}` | {solved} | {interval} | {longer} | {' | '.join(names)} |")
         return "\n".join(lines)
 
     @property
@@ -323,9 +361,12 @@ class Contest:
                 found = self.success(problem, method)
                 quantity = f"{problem}: pairs solved by {method}"
                 if found is None:
-                    rows.append(number("B-1", quantity, "out of time"))
+                    rows.append(number("B-1", quantity, "over budget"))
                     continue
-                note = f"reported as converged: {found.converged}; of these not solved: {found.converged_and_longer}"
+                note = (
+                    f"95 % interval {percent(found.interval)}; reported as converged: {found.converged}; of these not "
+                    f"solved: {found.converged_and_longer}"
+                )
                 rows.append(number("B-1", quantity, found.solved, unit=f"of {n}", note=note))
         return rows
 
@@ -348,24 +389,29 @@ def _listed(names: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
 
 
-def _measured(problem: Problem, budget: float) -> list[dict[str, Any]]:
+def percent(interval: tuple[float, float]) -> str:
+    """An interval of shares, e.g. ``76 to 98 %``."""
+    low, high = interval
+    return f"{100 * low:.0f} to {100 * high:.0f} %"
+
+
+def _measured(problem: Problem, budget: int) -> list[dict[str, Any]]:
     return as_json(compete(problem, budget=budget))
 
 
-def measure(problems: list[Problem], *, budget: float, settings: dict[str, Any]) -> Contest:
+def measure(problems: list[Problem], *, budget: int, settings: dict[str, Any]) -> Contest:
     """The contest on these problems. Each is kept in ``data/derived`` when it is measured, so a killed run goes on.
 
     Args:
-        problems: see ``problems.four``.
-        budget: seconds per run.
+        problems: see ``problems.six``.
+        budget: decoder evaluations per pair.
         settings: what the problems were made from, as JSON values.
     """
     rows = []
     for problem in problems:
         name = re.sub(r"\W+", "-", problem.name)
         everything = {"problem": problem.name, "settings": settings, "budget": budget}
+        everything |= {"sweeps": SWEEPS, "max_steps": MAX_STEPS, "chords": CHORDS}
         task = functools.partial(_measured, problem, budget)
-        rows += from_json(
-            measurements.kept(f"contest-{name}", {**everything, "sweeps": SWEEPS, "chords": CHORDS}, task)
-        )
+        rows += from_json(measurements.kept(f"contest-{name}", everything, task))
     return Contest(rows, {problem.name: len(problem.start) for problem in problems}, budget)
