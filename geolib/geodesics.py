@@ -3,12 +3,14 @@
 import functools
 import inspect
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from geolib import checks
 from geolib.attempts import Task
+from geolib.paths.measure import differentiable_length
 from geolib.paths.result import Geodesic, GeodesicError, Status, joined
 from geolib.paths.starts import LatentGraph
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
@@ -30,6 +32,7 @@ def geodesic(
     rtol: float = 1e-4,
     max_steps: int = 100,
     throw: bool = False,
+    differentiable: bool = False,
     **options: object,
 ) -> Geodesic:
     r"""Shortest curves between pairs of latent points: minimisers of :math:`\int |\gamma'|_M^2 dt`.
@@ -51,6 +54,11 @@ def geodesic(
             and a further refinement would gain less; lengths are measured at least as finely.
         max_steps: the most steps per curve.
         throw: raise where a curve did not converge, instead of reporting it in ``status``.
+        differentiable: give ``length`` a gradient in ``start``, in ``end`` and in the parameters of the metric's maps,
+            at the cost of one more measurement: nothing of the solver is recorded. First derivatives only, as accurate
+            as about the square root of ``rtol`` at worst. A curve that did not converge has the gradient of the curve's
+            own length, as its points follow the ends in proportion, which is not that of the distance; the same point
+            has gradient zero. Nothing else in the result has a gradient.
         **options: the method's own.
 
     Returns:
@@ -76,6 +84,7 @@ def geodesic(
     checks.integer("n_segments", n_segments, at_least=4)
     checks.integer("max_steps", max_steps, at_least=1)
     checks.positive("rtol", rtol)
+    ends = (start, end)
     start, end, batch = checks.pairs(start, end)
     guess = _check_init(init, start, end, batch)
 
@@ -107,6 +116,13 @@ def geodesic(
             result.status[(result.status == Status.CONVERGED) & ~connected.reshape(batch)] = Status.CONVERGED_FROM_LINE
     if throw and not bool(result.converged.all()):
         raise GeodesicError(result.report())
+    if differentiable and torch.is_grad_enabled():
+        ends = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in ends]
+        lengths = [
+            differentiable_length(metric, part.curve, part.length, *(x[rows] for x in ends), n_segments, rtol)
+            for part, rows in zip(parts, order, strict=True)
+        ]
+        result = replace(result, length=torch.cat(lengths)[torch.cat(order).argsort()].reshape(batch))
     return result
 
 

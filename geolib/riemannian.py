@@ -27,6 +27,9 @@ class RiemannianMetric:
     """the standard deviation of the generator that the metric is pulled back from, where it has one"""
     features: Map | None = None
     """its feature map, where it has one"""
+    repeatable: bool = False
+    """whether lengths may be recorded by a checkpoint, which evaluates them again in the backward pass: torch does not
+    allow that around reverse mode of its own, which Eq. 4 needs and which a callable may contain"""
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         self.source = function
@@ -149,6 +152,8 @@ class ExpectedMetric(RiemannianMetric):
 
 class ImmersedMetric(ExpectedMetric):
     """The pull-back of one map, its immersion, which can be evaluated itself."""
+
+    repeatable = True
 
     def __init__(self, metric: PullbackMetric):
         super().__init__(metric)

@@ -71,7 +71,7 @@ class Geodesic:
     """the smooth curves: ``g.curve(t)`` is ``(..., T, d)`` for ``t (T,)`` in [0, 1], at a speed that may vary, and
     ``g.curve.velocity(t)`` its derivative"""
     length: Tensor
-    """``(...)``, Riemannian; never more than ``line_length``"""
+    """``(...)``, Riemannian; never more than ``line_length``. With a gradient where ``differentiable`` asked for one"""
     line_length: Tensor
     """``(...)``, of the straight line"""
     lower_bound: Tensor
@@ -87,9 +87,9 @@ class Geodesic:
 
     @property
     def improvement(self) -> Tensor:
-        """``(line_length - length) / line_length``, ``(...)``; 0 where the line has no length."""
+        """``(line_length - length) / line_length``, ``(...)``; 0 where the line has no length; without a gradient."""
         has_length = self.line_length > 0
-        return torch.where(has_length, 1 - self.length / torch.where(has_length, self.line_length, 1.0), 0.0)
+        return torch.where(has_length, 1 - self.length.detach() / torch.where(has_length, self.line_length, 1.0), 0.0)
 
     @property
     def converged(self) -> Tensor:
