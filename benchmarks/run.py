@@ -16,6 +16,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import peers
+import targets
 import torch
 from torch import Tensor
 
@@ -119,20 +120,20 @@ def main() -> None:
     note("the same on a table of the metric, which is made first", *tabulated)
 
     missing = []
-    for name, solver in (("stochman", peers.stochman), ("geomstats", peers.geomstats)):
+    for name, (solver, how) in peers.PEERS.items():
         if not peers.installed(name):
             missing.append(f"{name}: not installed")
             continue
         F = unit()
-        answer = solver(g.metric.immersion, start, end, t)
+        answer = solver(g, start, end, t)
         if isinstance(answer, str):
             missing.append(f"{name}: {answer}")
             continue
         curves, took = answer
         if len(curves) < len(start):
-            missing.append(f"{name}: {took:.3g} s for one pair")
+            missing.append(f"{name} ({how}): {took:.3g} s for one pair")
             continue
-        rows.append(Row(f"{name} (cubic spline, 8 nodes, Adam)", took, took / F, curves, "not reported"))
+        rows.append(Row(f"{name} ({how})", took, took / F, curves, "not reported"))
 
     def improvement(curves: Tensor) -> float:
         line = torch.lerp(start.double()[:, None], end.double()[:, None], t.double()[:, None])
@@ -156,6 +157,8 @@ def main() -> None:
             f"{row.name}, times newton": row.seconds / rows[0].seconds,
             f"{row.name}, mean improvement": found[-1],
         }
+    more, of_targets = targets.section()
+    numbers |= of_targets
     source = f"{data.name}, {data.source}" + (f" ({data.notice})" if data.notice else "")
     text = [
         "# Speed",
@@ -181,6 +184,8 @@ def main() -> None:
         *([""] if missing else []),
         "![seconds per pair against what is missing from the mean improvement](results.png)",
         "",
+        *more,
+        *targets.judged(numbers),
     ]
     store.write_text(RESULTS, "\n".join(text))
     about = {"date": str(datetime.date.today()), "cores": os.cpu_count(), "threads": torch.get_num_threads()}

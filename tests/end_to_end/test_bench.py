@@ -1,0 +1,99 @@
+"""What `make bench` adds to its table: rows with a limit of time, shares of shortest curves, others in processes."""
+
+import importlib.util
+import math
+import sys
+import time
+
+import pytest
+import torch
+from project import ROOT
+
+pytestmark = pytest.mark.smoke
+
+
+def module(name):
+    """A file of ``benchmarks``, which is no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[name] = loaded  # dataclasses look their module up
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def targets():
+    return module("targets")
+
+
+@pytest.fixture(scope="module")
+def peers():
+    return module("peers")
+
+
+def found(lengths, converged):
+    return {"seconds": 2.0, "evaluations": 30, "lengths": lengths, "converged": converged}
+
+
+def test_shares_are_of_the_shortest_that_any_finder_found(targets):
+    rows = {
+        "default": found([1.0, 2.0, 3.1, 4.004], [True, False, True, True]),
+        "spline": found([1.0005, 1.9, 3.0, 4.0], [True] * 4),
+        "newton, fine": None,
+    }
+    assert targets.share(rows, "default") == targets.Share(2, 3, 1, 2.0, 30)
+    assert targets.share(rows, "spline") == targets.Share(4, 4, 0, 2.0, 30)
+    assert targets.share(rows, "newton, fine") is None
+
+
+def test_the_power_of_the_cost(targets):
+    assert targets.exponent({d: 3e-4 * d**1.5 for d in (16, 64, 256)}) == pytest.approx(1.5)
+    assert math.isnan(targets.exponent({16: 1.0}))
+
+
+def test_targets_are_met_or_not(targets):
+    name, word, value = targets.TARGETS[0]
+    least, _, share = next(target for target in targets.TARGETS if target[1] == "at least")
+    for numbers, expected in (({name: value, least: share}, "yes"), ({name: value + 1, least: share - 1}, "no")):
+        lines = targets.judged(numbers)
+        assert f"| {name} | {word} {value} | {numbers[name]:.3g} | {expected} |" in lines
+        assert f"| {least} | at least {share} | {numbers[least]:.3g} | {expected} |" in lines
+    assert all(line.endswith("| not done | no |") for line in targets.judged({})[4:-1])
+
+
+def test_a_row_has_a_limit_and_is_kept(targets, monkeypatch, tmp_path):
+    monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
+    monkeypatch.setattr(targets, "LIMIT", 0.01)
+    assert targets.row("one_pair", "16") is None
+    assert len(list(tmp_path.glob("bench-*.json"))) == 1
+    # kept: what was not done within the limit is not tried again
+    monkeypatch.setattr(targets.subprocess, "run", lambda *args, **how: pytest.fail("measured twice"))
+    assert targets.row("one_pair", "16") is None
+
+
+def test_a_row_in_a_process_of_its_own(targets, monkeypatch, tmp_path):
+    monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
+    one = targets.row("one_pair", "4")
+    assert one["converged"]
+    assert one["seconds"] > 0
+    assert one["mebibytes"] >= one["mebibytes before"] > 50
+
+
+def test_polylines_at_equal_steps(peers):
+    points = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 2.0]]])
+    expected = torch.tensor([[[0.0, 0.0], [0.5, 0.0], [1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]])
+    torch.testing.assert_close(peers._along(points, torch.linspace(0, 1, 5), points), expected)
+
+
+def test_others_run_apart_and_end(peers, monkeypatch):
+    points = torch.eye(2)[None]
+    answer, seconds = peers._apart(lambda x: (x, 0.5), points)
+    assert torch.equal(answer, points)
+    assert seconds == 0.5
+
+    def broken(x):
+        raise RuntimeError("no such thing (in a file)")
+
+    assert peers._apart(broken, points) == "does not run beside the locked versions (RuntimeError: no such thing)"
+    monkeypatch.setattr(peers, "PATIENCE", 0.2)
+    assert peers._apart(lambda x: time.sleep(60), points) == "no result within 0.2 s"
