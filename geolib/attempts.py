@@ -36,9 +36,8 @@ class Task:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``."""
         straight_line = self._measure(Curve.line(start, end))
         same = (start == end).all(-1)
-        line_length = torch.where(same, 0.0, straight_line.length)
-        status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED)
-        status[same] = Status.SAME_POINT
+        line_length = straight_line.length.masked_fill(same, 0.0)
+        status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED).masked_fill(same, Status.SAME_POINT)
         n_steps = torch.zeros_like(status)
         best = straight_line
         residual = torch.where(line_length > 0, torch.inf, torch.zeros_like(line_length))
@@ -52,20 +51,20 @@ class Task:
                 first = self._measure(Curve.through(part))
                 shorter = first.length < best.length[todo]
                 best = best.replaced(todo, first, shorter)
-                residual[todo[shorter]] = torch.inf
+                residual[todo] = residual[todo].masked_fill(shorter, torch.inf)
             # a curve that is longer by less than rtol may have met a start that is a geodesic itself
             longer = run.found.length > best.length[todo] * (1 + self.rtol)
             run_status = torch.where(longer, reported(run.status, torch.full_like(todo, Finding.LONGER)), run.status)
             shorter = run.found.length < best.length[todo]
             counts = shorter if k else torch.ones_like(shorter)
-            status[todo[counts]], n_steps[todo[counts]] = run_status[counts], run.n_steps[counts]
-            residual[todo[shorter]] = run.residual[shorter]
+            _put(status, todo, run_status, counts)
+            _put(n_steps, todo, run.n_steps, counts)
+            _put(residual, todo, run.residual, shorter)
             best = best.replaced(todo, run.found, shorter)
 
         points = best.points
-        points[same] = start[same].unsqueeze(1)
-        unknown = torch.isinf(residual)
-        if bool(unknown.any()):
+        unknown = torch.isinf(residual).nonzero()[:, 0]
+        if len(unknown):
             residual[unknown] = certify(self.metric, points[unknown]).residual
         certified = torch.where(best.resolved & straight_line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
         status = reported(status, torch.where(is_geodesic(residual, self.rtol), certified, Finding.BEST_UNCERTIFIED))
@@ -89,10 +88,10 @@ class Task:
         residual = certify(self.metric, found.finer_points(n_segments // self.n_segments)).residual
         hidden = (solution.solver_length - found.length).abs() > _HIDDEN * found.length
         finding = torch.where(is_geodesic(residual, self.rtol), Finding.CERTIFIED, Finding.UNCERTIFIED)
-        finding[hidden] = Finding.HIDDEN
+        finding = finding.masked_fill(hidden, Finding.HIDDEN)
         run = _Run(found, residual, reported(solution.status, finding), solution.n_steps)
         refine = may_refine(solution.status, finding) & (solution.n_steps < max_steps)
-        if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments:
+        if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments and bool(refine.any()):
             from_the_side = _bowed_line(start, end, 2 * n_segments) if guess is None else guess
             for chosen, begin in ((refine & hidden, from_the_side), (refine & ~hidden, found.points)):
                 rows = chosen.nonzero()[:, 0]
@@ -115,10 +114,15 @@ class _Run:
         """These curves after those of ``rows (b,)`` were solved once more: the shorter curve of each two."""
         shorter = other.found.length < self.found.length[rows]
         residual, status, n_steps = self.residual.clone(), self.status.clone(), self.n_steps.clone()
-        residual[rows[shorter]] = other.residual[shorter]
+        _put(residual, rows, other.residual, shorter)
         status[rows] = other.status
         n_steps[rows] += other.n_steps
         return _Run(self.found.replaced(rows, other.found, shorter), residual, status, n_steps)
+
+
+def _put(values: Tensor, rows: Tensor, new: Tensor, chosen: Tensor) -> None:
+    """Overwrite those of ``rows (b,)`` that are ``chosen (b,)``, without asking the device how many there are."""
+    values[rows] = torch.where(chosen, new, values[rows])
 
 
 def _bowed_line(start: Tensor, end: Tensor, n_segments: int) -> Tensor:

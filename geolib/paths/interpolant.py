@@ -146,7 +146,7 @@ class Curve:
     def _at(self, t: Tensor, value: Callable[..., Tensor]) -> Tensor:
         """Values ``(..., T, d)`` at ``t (T,)`` for all curves or, for a batch ``(B,)``, at ``t (B, T)`` for each."""
         places = t * self.n_segments
-        segment = places.long().clamp(max=self.n_segments - 1)
+        segment = places.long().clamp(0, self.n_segments - 1)
         u = (places - segment).unsqueeze(-1)
         if t.ndim == 1:
             return value(*(x.index_select(-2, segment) for x in self._segments), u)

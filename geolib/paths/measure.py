@@ -11,8 +11,8 @@ from geolib.paths.interpolant import Curve
 from geolib.riemannian import RiemannianMetric
 
 _MAX_SEGMENTS = 4096
-# One grid for every number of segments, as Richardson's rule compares sums over the same parametrisation.
-_LATENT_GRID = 512
+# Latent length is read off at so many steps of t, or so many times the curve's segments where that is less.
+_LATENT_GRID, _STEPS_PER_CUBIC = 512, 32
 
 
 def even_parameters(t: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
@@ -31,11 +31,12 @@ def even_parameters(t: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
     share = torch.linspace(0, 1, n_segments + 1, dtype=t.dtype, device=t.device)
     wanted = total[:, -1:] * share
     right = torch.searchsorted(total.contiguous(), wanted.contiguous()).clamp(1, lengths.shape[-1])
-    below, above = total.gather(-1, right - 1), total.gather(-1, right)
-    gap = above - below
-    fraction = torch.where(gap > 0, (wanted - below) / torch.where(gap > 0, gap, 1.0), 0.0).clamp(0, 1)
-    even = torch.lerp(t.gather(-1, right - 1), t.gather(-1, right), fraction)
-    even[:, 0], even[:, -1] = t[:, 0], t[:, -1]
+    left = right - 1
+    below, above = total.gather(-1, left), total.gather(-1, right)
+    # only before a first segment without length is this 0 / 0
+    fraction = ((wanted - below) / (above - below)).nan_to_num(0.0)
+    even = torch.lerp(t.gather(-1, left), t.gather(-1, right), fraction)
+    even[:, -1] = t[:, -1]  # behind the last segments, if these have no length
     return even
 
 
@@ -45,7 +46,7 @@ def latent_lengths(curve: Curve) -> tuple[Tensor, Tensor]:
     A curve that was optimised at equal steps of t may jump over a feature between two of them. Points at equal steps in
     latent length (``even_parameters``) see the feature.
     """
-    n_grid = curve.n_segments * math.ceil(_LATENT_GRID / curve.n_segments)
+    n_grid = curve.n_segments * min(math.ceil(_LATENT_GRID / curve.n_segments), _STEPS_PER_CUBIC)
     points = curve.even_points(n_grid)
     t = torch.linspace(0, 1, n_grid + 1, dtype=points.dtype, device=points.device)
     return t.expand(len(points), -1), torch.linalg.vector_norm(points.diff(dim=-2), dim=-1)

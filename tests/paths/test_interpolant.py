@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from costs import operations_and_waits
 
 from geolib import CubicBSpline, geodesic
 from geolib.paths.interpolant import Curve
@@ -253,6 +254,26 @@ def test_the_spline_method_s_curve_is_its_spline(init, generator, monkeypatch):
     assert min(away) < 1e-13
     found = from_solver[int(np.argmin(away))]
     close(found.velocity(t)[0], g.curve.velocity(t), 1e-11)
+
+
+# Cost
+
+
+@pytest.mark.parametrize("n", [4, 64])
+def test_curves_never_wait_for_the_device(n, generator):
+    """The number of operations does not depend on that of segments."""
+    curve = random_curve(generator, n, batch=(50,))
+    t = torch.rand(50, 40, generator=generator, dtype=DTYPE)
+    rows = torch.arange(0, 50, 2)
+    for call, most in {
+        lambda: Curve.through(curve.points): 30,
+        lambda: Curve(curve.points, curve.slopes).unchecked(t): 30,
+        lambda: Curve(curve.points, curve.slopes).subdivided(4 * n): 55,
+        lambda: curve.replaced(rows, curve[rows]): 10,
+    }.items():
+        operations, waits = operations_and_waits(call)
+        assert waits == 0
+        assert operations <= most
 
 
 # Bad input

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from costs import operations_and_waits
 from problems import WALL, deviation, half_plane, linear_decoder, linear_map, mlp, sphere, wall_metric
 
 from geolib import CubicBSpline, PullbackMetric, curve_length
@@ -163,3 +164,19 @@ def test_a_curve_cannot_hide_by_hurrying():
     curve = spline(torch.stack([P, 0 * P], dim=-1)[None])
     exact = curve_length(WALLED, curve(even(200_000)))
     torch.testing.assert_close(measure(WALLED, curve, 32, 1e-4).length, exact, rtol=2e-2, atol=0)
+
+
+# Cost
+
+
+@pytest.mark.parametrize("n_curves", [1, 40])
+def test_a_measurement_waits_for_the_device_once_and_launches_few_operations(n_curves, generator):
+    """A host that asks a GPU for a value, or how many curves are left, lets it run dry."""
+    curve = curves(generator, n_curves)
+    metric = half_plane().metric
+    operations, waits = operations_and_waits(lambda: measure(as_metric(metric), curve, 8, 1e-2))
+    own_operations, own_waits = operations_and_waits(lambda: metric(curve.points))
+    assert own_waits == 0
+    # besides the one for the curves that are left: the metric is checked at the starts, and in each of three sums
+    assert waits <= 1 + 4
+    assert operations <= 225 + 4 * own_operations
