@@ -1,6 +1,6 @@
 """One method from one initial curve or several: its curves are measured, certified and, where that helps, refined."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ from geolib.riemannian import RiemannianMetric
 _HIDDEN = 0.01  # relative difference of a curve's length from that on the method's own points
 _BOW = 0.1  # height of a bowed line, relative to the distance from start to end
 _MAX_REFINEMENT = 8  # largest number of segments of a method, relative to n_segments
+_ESCAPES = 2  # saddles that are left one after the other
+_ASIDE = (0.03, 0.1, 0.2, 0.4)  # how far curves are tried beside a saddle, relative to its length
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class Task:
         n_steps = torch.zeros_like(status)
         best = straight_line
         residual = torch.where(line_length > 0, torch.inf, torch.zeros_like(line_length))
+        index = torch.zeros_like(status)
         todo = (line_length > 0).nonzero()[:, 0]
         for k, guess in enumerate(guesses if len(todo) else ()):
             steps = torch.full_like(todo, self.max_steps)
@@ -60,45 +63,90 @@ class Task:
             _put(status, todo, run_status, counts)
             _put(n_steps, todo, run.n_steps, counts)
             _put(residual, todo, run.residual, shorter)
+            _put(index, todo, run.index, shorter)
             best = best.replaced(todo, run.found, shorter)
 
-        points = best.points
         unknown = torch.isinf(residual).nonzero()[:, 0]
         if len(unknown):
-            residual[unknown] = certify(self.metric, points[unknown]).residual
+            residual[unknown], index[unknown], _ = self._certify(best[unknown], 1)
         certified = torch.where(best.resolved & straight_line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
+        certified = certified.masked_fill(index > 0, Finding.BEST_SADDLE)
         status = reported(status, torch.where(is_geodesic(residual, self.rtol), certified, Finding.BEST_UNCERTIFIED))
+        points = best.points
         length = torch.where(line_length > 0, best.length, 0.0)
         # a measured length may be a rounding error shorter than the chord
         lower_bound = torch.minimum(self.metric.chord(start, end), length)
-        return Geodesic(points, best.curve, length, line_length, lower_bound, residual, status, n_steps)
+        return Geodesic(points, best.curve, length, line_length, lower_bound, residual, index, status, n_steps)
 
     def _measure(self, curve: Curve) -> Measured:
         return measure(self.metric, curve, self.n_segments, self.rtol)
 
-    def _run(self, start: Tensor, end: Tensor, guess: Tensor | None, n_segments: int, max_steps: Tensor) -> "_Run":
+    def _certify(self, found: Measured, times: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Residual and index ``(B,)``, and at ``found.points`` the field ``(B, n_segments + 1, d)`` that leads down
+        from a saddle.
+
+        A curve is looked at on at least ``times`` as many points, and on half as many as its length asked for.
+        """
+        points = found.points
+        residual, index, descent = found.length.clone(), torch.zeros_like(found.n_fine), torch.zeros_like(points)
+        finer = (found.n_fine // (2 * self.n_segments)).clamp(times, max(times, _MAX_REFINEMENT))
+        for several in finer.unique().tolist():
+            rows = (finer == several).nonzero()[:, 0]
+            proof = certify(self.metric, points[rows] if several == 1 else found[rows].finer_points(several))
+            residual[rows], index[rows], descent[rows] = proof.residual, proof.index, proof.descent[:, ::several]
+        return residual, index, descent
+
+    def _run(
+        self,
+        start: Tensor,
+        end: Tensor,
+        guess: Tensor | None,
+        n_segments: int,
+        max_steps: Tensor,
+        escapes: int = _ESCAPES,
+    ) -> "_Run":
         """The method's curves from one guess.
 
         A curve can jump over a narrow wall between two of its points. Where its length on finer points is not the
         length that the method saw, the method begins again with twice the segments, and from the side. Where the curve
-        is not a geodesic to the tolerance yet, the method goes on from it with twice the segments.
+        is not a geodesic to the tolerance yet, the method goes on from it with twice the segments. Where it is one but
+        no minimum, the method goes on from either side of it.
         """
         solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps, self.graph))
         found = self._measure(solution.curve)
-        residual = certify(self.metric, found.finer_points(n_segments // self.n_segments)).residual
+        residual, index, descent = self._certify(found, n_segments // self.n_segments)
         hidden = (solution.solver_length - found.length).abs() > _HIDDEN * found.length
-        finding = torch.where(is_geodesic(residual, self.rtol), Finding.CERTIFIED, Finding.UNCERTIFIED)
+        finding = torch.where(index > 0, Finding.SADDLE, Finding.CERTIFIED)
+        finding = finding.masked_fill(~is_geodesic(residual, self.rtol), Finding.UNCERTIFIED)
         finding = finding.masked_fill(hidden, Finding.HIDDEN)
-        run = _Run(found, residual, reported(solution.status, finding), solution.n_steps)
-        refine = may_refine(solution.status, finding) & (solution.n_steps < max_steps)
-        if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments and bool(refine.any()):
+        run = _Run(found, residual, index, reported(solution.status, finding), solution.n_steps)
+        left = max_steps - solution.n_steps
+        again = may_refine(solution.status, finding) & (left > 0)
+        saddle = finding == Finding.SADDLE
+        if not bool(again.any()):
+            return run
+        if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments:
             from_the_side = _bowed_line(start, end, 2 * n_segments) if guess is None else guess
-            for chosen, begin in ((refine & hidden, from_the_side), (refine & ~hidden, found.points)):
+            for chosen, begin in ((again & hidden, from_the_side), (again & ~hidden & ~saddle, found.points)):
                 rows = chosen.nonzero()[:, 0]
                 if len(rows):
-                    left = max_steps[rows] - solution.n_steps[rows]
-                    run = run.followed(rows, self._run(start[rows], end[rows], begin[rows], 2 * n_segments, left))
+                    other = self._run(start[rows], end[rows], begin[rows], 2 * n_segments, left[rows], escapes)
+                    run = run.followed(rows, other)
+        rows = (again & saddle).nonzero()[:, 0]
+        if len(rows) and escapes:
+            for side in self._sides(found[rows], descent[rows]):
+                other = self._run(start[rows], end[rows], side, n_segments, left[rows], escapes - 1)
+                run = run.followed(rows, other, always=False)
         return run
+
+    def _sides(self, saddle: Measured, descent: Tensor) -> Iterator[Tensor]:
+        """Points ``(b, n_segments + 1, d)`` on one side of each curve and on the other, where curves are shortest."""
+        points = saddle.points
+        steps = points.new_tensor(_ASIDE)[:, None, None, None] * saddle.length[:, None, None] * descent
+        for sign in (1, -1):
+            tried = points + sign * steps
+            best = self.metric.length(tried).nan_to_num(torch.inf).argmin(0)
+            yield tried[best, torch.arange(len(points), device=points.device)]
 
 
 @dataclass(frozen=True)
@@ -107,17 +155,22 @@ class _Run:
 
     found: Measured
     residual: Tensor
+    index: Tensor
     status: Tensor
     n_steps: Tensor
 
-    def followed(self, rows: Tensor, other: "_Run") -> "_Run":
-        """These curves after those of ``rows (b,)`` were solved once more: the shorter curve of each two."""
+    def followed(self, rows: Tensor, other: "_Run", *, always: bool = True) -> "_Run":
+        """These curves after those of ``rows (b,)`` were solved once more: the shorter curve of each two.
+
+        The other's status counts ``always``, or only where its curve is the shorter one.
+        """
         shorter = other.found.length < self.found.length[rows]
-        residual, status, n_steps = self.residual.clone(), self.status.clone(), self.n_steps.clone()
+        residual, index, status, n_steps = (x.clone() for x in (self.residual, self.index, self.status, self.n_steps))
         _put(residual, rows, other.residual, shorter)
-        status[rows] = other.status
+        _put(index, rows, other.index, shorter)
+        _put(status, rows, other.status, torch.ones_like(shorter) if always else shorter)
         n_steps[rows] += other.n_steps
-        return _Run(self.found.replaced(rows, other.found, shorter), residual, status, n_steps)
+        return _Run(self.found.replaced(rows, other.found, shorter), residual, index, status, n_steps)
 
 
 def _put(values: Tensor, rows: Tensor, new: Tensor, chosen: Tensor) -> None:

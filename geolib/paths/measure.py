@@ -64,6 +64,12 @@ class Measured:
     """(B, n_segments + 1), parameters at equal steps of that length"""
     resolved: Tensor
     """(B,), whether the length reached the tolerance"""
+    n_fine: Tensor
+    """(B,), the segments of the last sum"""
+
+    def __getitem__(self, rows: Tensor) -> "Measured":
+        """Those of ``rows (b,)``."""
+        return Measured(self.curve[rows], self.length[rows], self.t[rows], self.resolved[rows], self.n_fine[rows])
 
     @property
     def points(self) -> Tensor:
@@ -87,8 +93,8 @@ class Measured:
             return other
         places = rows[which]
         values = (
-            mine.index_copy(0, places, new[which])
-            for mine, new in ((self.length, other.length), (self.t, other.t), (self.resolved, other.resolved))
+            getattr(self, name).index_copy(0, places, getattr(other, name)[which])
+            for name in ("length", "t", "resolved", "n_fine")
         )
         return Measured(self.curve.replaced(places, other.curve[which]), *values)
 
@@ -110,6 +116,7 @@ def measure(metric: RiemannianMetric, curve: Curve, n_segments: int, rtol: float
     length = start.new_zeros(n_curves)
     t = start.new_zeros(n_curves, n_segments + 1)
     resolved = torch.zeros(n_curves, dtype=torch.bool, device=start.device)
+    n_last = torch.zeros(n_curves, dtype=torch.long, device=start.device)
     rows = torch.arange(n_curves, device=start.device)
     n_fine = 4 * math.ceil(n_segments / 2)
     floor = metric.rounding_floor(start)
@@ -130,10 +137,11 @@ def measure(metric: RiemannianMetric, curve: Curve, n_segments: int, rtol: float
         close = ((better - good).abs() <= 2 * tolerance) & ((better - fine).abs() <= 5 * tolerance)
         done = close | ~has_length
         resolved[rows] = done
+        n_last[rows] = n_fine
         todo = (~done).nonzero()[:, 0]
         n_fine *= 2
         if not len(todo) or n_fine > max(_MAX_SEGMENTS, 8 * n_segments):
-            return Measured(curve, length, t, resolved)
+            return Measured(curve, length, t, resolved, n_last)
         left = tuple(x[todo] for x in left)
 
 

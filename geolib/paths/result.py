@@ -27,6 +27,7 @@ class Status(IntEnum):
     BEST_OF_ITS_KIND = 9
     DIVERGED = 10
     MAX_NODES = 11
+    SADDLE = 12
 
     @property
     def sentence(self) -> str:
@@ -35,7 +36,7 @@ class Status(IntEnum):
 
 
 _SENTENCES = {
-    Status.CONVERGED: "the curve is a geodesic to the tolerance",
+    Status.CONVERGED: "the curve is a geodesic to the tolerance, and no curve beside it is shorter",
     Status.SAME_POINT: "start and end are the same point, whose distance is zero",
     Status.MAX_STEPS: "the curve was still getting shorter at the last step; raise max_steps",
     Status.MAX_CONTROL_POINTS: "the curve was still getting shorter with its last knot; raise max_control_points",
@@ -51,6 +52,8 @@ _SENTENCES = {
     "begin another method from its points (init=g.points)",
     Status.DIVERGED: 'the method ran away from its first guess; begin nearer (init="best"), or use another method',
     Status.MAX_NODES: "the equation needs more nodes than allowed; raise max_nodes",
+    Status.SADDLE: "the curve is a geodesic to the tolerance, but becomes shorter where it is bent aside, and the "
+    "method came back to it from either side; use another method or begin from other points",
 }
 
 
@@ -80,6 +83,8 @@ class Geodesic:
     which says nothing, for a metric that has no immersion (Eq. 4, a callable)"""
     residual: Tensor
     """``(...)``, ``geodesic_residual`` of the points, or of up to 8 times as many where more segments were needed"""
+    index: Tensor
+    """``(...)``, ``geodesic_index`` of the same points: 0 for a geodesic that is a local minimum"""
     status: Tensor
     """``(...)``, codes of ``Status``"""
     n_steps: Tensor
@@ -93,7 +98,7 @@ class Geodesic:
 
     @property
     def converged(self) -> Tensor:
-        """``(...)``, whether the curve is a geodesic to the tolerance."""
+        """``(...)``, whether the curve is a geodesic to the tolerance, and no curve beside it is shorter."""
         return torch.isin(self.status, torch.tensor(_CONVERGED, device=self.status.device))
 
     def report(self) -> str:

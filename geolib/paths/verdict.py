@@ -13,7 +13,7 @@ class Finding(IntEnum):
     """What was measured: on the curve of one attempt, or on the best curve of all attempts."""
 
     CERTIFIED = 0
-    """the attempt's curve is a geodesic to the tolerance, and as long as the method said"""
+    """the attempt's curve is a geodesic to the tolerance, a minimum, and as long as the method said"""
     UNCERTIFIED = 1
     """it is as long as the method said, but not a geodesic to the tolerance"""
     HIDDEN = 2
@@ -21,11 +21,15 @@ class Finding(IntEnum):
     LONGER = 3
     """it is longer than the best curve so far, which is therefore kept"""
     BEST_CERTIFIED = 4
-    """the best curve is a geodesic to the tolerance"""
+    """the best curve is a geodesic to the tolerance, and a minimum"""
     BEST_UNCERTIFIED = 5
     """it is not"""
     BEST_UNMEASURED = 6
     """it is, but its length or the line's is not known to the tolerance"""
+    SADDLE = 7
+    """the attempt's curve is a geodesic to the tolerance, and no minimum"""
+    BEST_SADDLE = 8
+    """the best curve is a geodesic to the tolerance, and no minimum"""
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,10 @@ class Rule:
     becomes: dict[Finding, Status]
     """the status that is reported after a finding; after all others the status stays"""
     refine: tuple[Finding, ...] = ()
-    """the findings after which more segments may help"""
+    """the findings after which the method may do better: from a saddle on either side, otherwise on more segments"""
 
 
-_UNPROVEN = (Finding.UNCERTIFIED, Finding.HIDDEN)
+_UNPROVEN = (Finding.UNCERTIFIED, Finding.HIDDEN, Finding.SADDLE)
 
 RULES = {
     # what a method may say
@@ -46,6 +50,8 @@ RULES = {
         {
             Finding.HIDDEN: Status.UNRESOLVED,
             Finding.LONGER: Status.START_KEPT,
+            Finding.SADDLE: Status.SADDLE,
+            Finding.BEST_SADDLE: Status.SADDLE,
             Finding.BEST_UNCERTIFIED: Status.NOT_GEODESIC,
             Finding.BEST_UNMEASURED: Status.UNRESOLVED,
         },
@@ -56,16 +62,30 @@ RULES = {
             Finding.CERTIFIED: Status.CONVERGED,
             Finding.HIDDEN: Status.UNRESOLVED,
             Finding.LONGER: Status.START_KEPT,
+            Finding.SADDLE: Status.SADDLE,
         },
-        refine=(Finding.HIDDEN,),
+        refine=(Finding.HIDDEN, Finding.SADDLE),
     ),
-    Status.DIVERGED: Rule({Finding.CERTIFIED: Status.CONVERGED}, refine=_UNPROVEN),
-    Status.MAX_NODES: Rule({Finding.CERTIFIED: Status.CONVERGED}),
+    Status.DIVERGED: Rule(
+        {Finding.CERTIFIED: Status.CONVERGED, Finding.SADDLE: Status.SADDLE},
+        refine=_UNPROVEN,
+    ),
+    Status.MAX_NODES: Rule(
+        {Finding.CERTIFIED: Status.CONVERGED, Finding.SADDLE: Status.SADDLE},
+        refine=(Finding.SADDLE,),
+    ),
     Status.UNRESOLVED: Rule({}, refine=_UNPROVEN),
     Status.MAX_CONTROL_POINTS: Rule({}, refine=_UNPROVEN),
     Status.MAX_STEPS: Rule({}),
     # what only a finding leads to
-    Status.START_KEPT: Rule({Finding.BEST_CERTIFIED: Status.CONVERGED, Finding.BEST_UNMEASURED: Status.UNRESOLVED}),
+    Status.START_KEPT: Rule(
+        {
+            Finding.BEST_CERTIFIED: Status.CONVERGED,
+            Finding.BEST_SADDLE: Status.SADDLE,
+            Finding.BEST_UNMEASURED: Status.UNRESOLVED,
+        }
+    ),
+    Status.SADDLE: Rule({Finding.LONGER: Status.START_KEPT}),
 }
 
 _REPORTED = torch.tensor([[RULES.get(s, Rule({})).becomes.get(f, s) for f in Finding] for s in Status])
@@ -78,5 +98,5 @@ def reported(status: Tensor, finding: Tensor) -> Tensor:
 
 
 def may_refine(status: Tensor, finding: Tensor) -> Tensor:
-    """Whether more segments may help a method that said ``status (B,)`` after these findings: ``(B,)``."""
+    """Whether the method may do better that said ``status (B,)`` after these findings: ``(B,)``."""
     return _REFINE.to(status.device)[status, finding]
