@@ -1,5 +1,6 @@
 """The contest of solvers: what is counted, what a budget does, and what is made of the results."""
 
+import inspect
 import json
 from dataclasses import replace
 
@@ -108,6 +109,11 @@ def test_every_method_runs_every_setting_on_the_sphere(rows):
     assert [(row.method, row.setting) for row in rows] == [(m, k) for m in METHODS for k in range(len(study.SWEEPS[m]))]
     assert all(row.ended and row.seconds > 0 and row.evaluations > 0 for row in rows)
     assert set(study.SWEEPS) == set(study.STANDARD) == set(METHODS)
+    # the standard setting is geodesic()'s own
+    defaults = {name: p.default for name, p in inspect.signature(geodesic).parameters.items()}
+    for method, setting in study.STANDARD.items():
+        for name, value in study.SWEEPS[method][setting].items():
+            assert value == defaults.get(name, value) or (method, name) == ("discrete", "max_steps")
 
 
 def test_errors_are_against_the_shortest(rows):
@@ -226,8 +232,9 @@ def test_the_verdict_on_boundary_value_problems_by_hand():
 
 def test_a_contest_is_measured_once_per_setting(monkeypatch, tmp_path):
     monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
+    standard = study.STANDARD["newton"]
     monkeypatch.setattr(
-        study, "compete", lambda problem, budget: [Row(problem.name, "newton", 2, 1.0, 1, [1.0], [True])]
+        study, "compete", lambda problem, budget: [Row(problem.name, "newton", standard, 1.0, 1, [1.0], [True])]
     )
     problem = problems.sphere(1, seed=0)
     for settings in ({"seed": 0}, {"seed": 0}, {"seed": 1}):
@@ -311,7 +318,7 @@ def test_panels_draw_what_there_is(style, rows):
     drawn = {line.get_label(): line.get_xdata() for line in figure.axes[0].lines}
     assert set(drawn) == set(METHODS)
     assert len(drawn["bvp"]) == 0
-    assert len(drawn["newton"]) == 5
+    assert len(drawn["newton"]) == 4
     looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in figure.axes[0].lines}
     assert len(looks) == len(METHODS)
     table = panels.successes(found)

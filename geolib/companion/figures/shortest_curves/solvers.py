@@ -30,7 +30,7 @@ _LOOKS = {
 def work_precision(found: Contest) -> Figure:
     """B-1: relative excess over the shortest known curves against time (top) and decoder evaluations (bottom)."""
     n = len(found.problems)
-    figure, axes = plots.new_figure(style.PAGE, 4.6, rows=2, columns=n, sharey=True, sharex="row", squeeze=False)
+    figure, axes = plots.new_figure(style.PAGE, 4.9, rows=2, columns=n, sharey=True, sharex="row", squeeze=False)
     for column, problem in enumerate(found.problems):
         for line, work in enumerate(("seconds", "evaluations")):
             axes[line, column].set(xscale="log", yscale="log")
@@ -41,7 +41,7 @@ def work_precision(found: Contest) -> Figure:
         if not found.of(problem):
             for panel in axes[:, column]:
                 panel.text(0.5, 0.5, "all over budget", ha="center", va="center", transform=panel.transAxes)
-    for line, label in enumerate(("time per pair [s]", "evaluations per pair")):
+    for line, label in enumerate(("time\nper pair [s]", "evaluations\nper pair")):
         # labels of the powers of ten only, of which at least one is shown: those between would overlap
         low, high = axes[line, 0].get_xlim()
         axes[line, 0].set_xlim(low, max(high, 10 ** np.ceil(np.log10(low))))
