@@ -362,17 +362,20 @@ def test_what_converged_cannot_be_shortened_from_where_it_is(gain, method, gener
 @pytest.mark.slow
 @every_method
 def test_wall(method):
-    """No segment of the line sees the wall; the result must, and must say what it could do about it."""
+    """No segment of the line sees the wall; the result must, and leads around it or says that it does not."""
     metric = wall_metric()
     g = geodesic(metric, *WALL, method=method)
     # two coarse measures that both hit the ridge's top agree before they follow its flanks
     assert_keeps_its_promises(metric, *WALL, g, rtol=1.5e-2)
     torch.testing.assert_close(g.line_length, torch.tensor(5.954, dtype=DTYPE), rtol=2e-3, atol=0)
-    if g.converged:
-        assert g.length < 3  # around it
-    else:
-        assert g.length <= g.line_length
-        assert g.status not in (Status.SAME_POINT, Status.SINGULAR)
+    if method == "spline" and g.length >= 3:
+        # its few control points do not go around so thin a wall by themselves, but keep what another method found
+        assert g.status in (Status.MAX_STEPS, Status.MAX_CONTROL_POINTS, Status.UNRESOLVED)
+        around = geodesic(metric, *WALL)
+        g = geodesic(metric, *WALL, method=method, init=around.points)
+        assert_keeps_its_promises(metric, *WALL, g, rtol=1.5e-2)
+        assert g.length < around.length * 1.02
+    assert g.length < 3
 
 
 @pytest.mark.slow
