@@ -115,13 +115,17 @@ class LatentGraph:
         both = torch.cat([start, end])
         outer, inner = self._nearest(both, self.n_neighbors)
         a, b, lengths = self._edges
-        edges = np.concatenate([lengths, self._lengths(both[outer], self.nodes[inner])])
+        edges = np.concatenate([lengths, lengths, self._lengths(both[outer], self.nodes[inner])])
         # scipy takes an explicit zero for no edge
         edges = np.maximum(edges, np.finfo(np.float64).tiny)
-        rows, columns = np.concatenate([a, outer + n]), np.concatenate([b, inner])
+        # One way out of a start and one way into an end: a path must not run through the ends of other pairs, or it
+        # would depend on what else is asked.
+        leaves = outer < n_pairs
+        rows = np.concatenate([a, b, np.where(leaves, outer + n, inner)])
+        columns = np.concatenate([b, a, np.where(leaves, inner, outer + n)])
         graph = csr_array((edges, (rows, columns)), shape=(n + 2 * n_pairs,) * 2)
         starts = np.arange(n, n + n_pairs)
-        distance, before = dijkstra(graph, directed=False, indices=starts, return_predecessors=True)
+        distance, before = dijkstra(graph, indices=starts, return_predecessors=True)
         position = to_numpy(torch.cat([self.nodes, both]))
 
         guess = straight(start, end, n_segments)

@@ -36,6 +36,50 @@ def test_paths_run_from_start_to_end(generator):
     assert paths.connected.all()
 
 
+def test_a_path_does_not_depend_on_the_other_pairs(generator):
+    """Of a hundred pairs, each asked for alone, from the other side, and among the others."""
+    metric = PullbackMetric(mlp(), deviation())
+    start, end = pairs(100, generator)
+    graph = LatentGraph(metric, torch.randn(300, 2, generator=generator, dtype=DTYPE))
+    together, back = graph.paths(start, end), graph.paths(end, start)
+    assert together.shorter.sum() > 10
+    torch.testing.assert_close(back.points.flip(1), together.points, rtol=1e-9, atol=1e-9)
+    for i in range(100):
+        alone = graph.paths(start[i : i + 1], end[i : i + 1])
+        torch.testing.assert_close(alone.points[0], together.points[i], rtol=1e-9, atol=1e-9)
+        assert alone.shorter[0] == together.shorter[i] and alone.connected[0] == together.connected[i]
+
+
+def test_paths_are_the_shortest_in_the_graph(generator):
+    """Against a search of its own over the same nodes and neighbours, by relaxing every edge."""
+    nodes = torch.rand(40, 2, generator=generator, dtype=DTYPE)
+    start, end = nodes[:8] + 1e-3, nodes[-8:] - 1e-3
+    hill = PullbackMetric(lambda z: torch.cat([z, 3 * torch.exp(-20 * (z - 0.5).square().sum(-1, keepdim=True))], -1))
+
+    def edge(p, q):
+        return curve_length(hill, torch.lerp(p, q, torch.linspace(0, 1, 5, dtype=DTYPE)[:, None]))
+
+    def nearest(z, k):
+        return (nodes - z).norm(dim=-1).argsort()[:k].tolist()
+
+    edges = {(i, j): edge(nodes[i], nodes[j]) for i in range(40) for j in nearest(nodes[i], 5)}
+    around = 0
+    for s, e, points in zip(start, end, LatentGraph(hill, nodes, n_neighbors=4).paths(start, end).points, strict=True):
+        reached = torch.full((40,), torch.inf, dtype=DTYPE)
+        for i in nearest(s, 4):
+            reached[i] = edge(s, nodes[i])
+        for _ in range(40):
+            for (i, j), length in edges.items():
+                reached[j] = min(reached[j], reached[i] + length)
+                reached[i] = min(reached[i], reached[j] + length)
+        arrival = min(reached[i] + edge(nodes[i], e) for i in nearest(e, 4))
+        line = curve_length(hill, torch.lerp(s, e, torch.linspace(0, 1, 65, dtype=DTYPE)[:, None]))
+        # smoothing cuts the corners, and a path that is longer than the line is replaced by it
+        assert curve_length(hill, points) <= min(arrival, line) * 1.02
+        around += int(arrival < 0.9 * line)
+    assert around >= 2
+
+
 def test_a_path_is_never_much_longer_than_the_line(generator):
     metric = PullbackMetric(mlp(), deviation())
     start, end = pairs(30, generator)

@@ -385,6 +385,18 @@ def test_the_graph_goes_around_what_the_line_runs_into(generator):
     assert better.length < g.length
 
 
+def test_the_graph_s_curves_do_not_depend_on_the_other_pairs(generator):
+    """Their ends are as many as the latents here, and no path may lead through them."""
+    metric = DECODERS["mlp with sigma"]
+    start, end = torch.randn(2, 40, 2, generator=generator, dtype=DTYPE)
+    latents = torch.randn(80, 2, generator=generator, dtype=DTYPE)
+    together = solve("graph", metric, start, end, latents)
+    for i in range(40):
+        alone = solve("graph", metric, start[i], end[i], latents)
+        torch.testing.assert_close(alone.length, together.length[i], rtol=LAWS["graph"].repeats, atol=0)
+        torch.testing.assert_close(alone.points, together.points[i], rtol=1e-3, atol=1e-3)
+
+
 def test_the_graph_needs_latents():
     with pytest.raises(ValueError, match="latents: got None, expected the points"):
         geodesic(sphere().metric, torch.ones(2), 1.5 * torch.ones(2), method="graph")
