@@ -318,7 +318,7 @@ def test_panels_draw_what_there_is(style, rows):
     drawn = {line.get_label(): line.get_xdata() for line in figure.axes[0].lines}
     assert set(drawn) == set(METHODS)
     assert len(drawn["bvp"]) == 0
-    assert len(drawn["newton"]) == 4
+    assert len(drawn["newton"]) == 3
     looks = {(line.get_color(), line.get_marker(), line.get_markerfacecolor()) for line in figure.axes[0].lines}
     assert len(looks) == len(METHODS)
     table = panels.successes(found)
