@@ -161,10 +161,22 @@ def test_every_pair_has_its_own_gradient(generator):
     start = torch.tensor([[-1.2, 0.1], [-1.0, 1.0], [-1.2, 0.2]], dtype=DTYPE)
     end = torch.tensor([[1.2, 0.1], [1.0, 1.1], [1.1, 0.1]], dtype=DTYPE)
     options = {"init": "graph", "latents": latents, "rtol": 1e-6}
-    both = slopes(hill, start, end, **options)
+    weights = torch.tensor([1.0, 2.0, -3.0], dtype=DTYPE)
+    together = slopes(hill, start, end, (), weights, **options)
     for i in range(3):
-        for a, b in zip(both, slopes(hill, start[i], end[i], **options), strict=True):
+        for a, b in zip(together, slopes(hill, start[i], end[i], (), weights[i], **options), strict=True):
             torch.testing.assert_close(a[i], b, rtol=1e-4, atol=1e-4)
+
+
+def test_pairs_that_need_more_points_than_others_keep_their_own_gradients():
+    ripples = PullbackMetric(lambda z: torch.cat([z, 0.2 * torch.exp(-60 * z.square().sum(-1, keepdim=True))], dim=-1))
+    start = torch.tensor([[-1.0, 0.02], [-1.0, 2.0], [-1.0, -0.05]], dtype=DTYPE)
+    end = torch.tensor([[1.0, 0.1], [1.0, 2.0], [1.0, 0.03]], dtype=DTYPE)
+    weights = torch.tensor([1.0, 2.0, -3.0], dtype=DTYPE)
+    found = slopes(ripples, start, end, (), weights, rtol=1e-6)[1]
+    torch.testing.assert_close(found[1], torch.tensor([2.0, 0.0], dtype=DTYPE), rtol=1e-6, atol=1e-6)
+    # where the image is flat, gradients are unit vectors too
+    torch.testing.assert_close(found.norm(dim=-1), weights.abs(), rtol=1e-3, atol=0)
 
 
 def test_the_same_point_has_gradient_zero(generator):
