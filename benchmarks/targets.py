@@ -236,7 +236,8 @@ def _shares(numbers: dict[str, float]) -> Iterator[str]:
 def _dimensions(numbers: dict[str, float]) -> Iterator[str]:
     yield (
         f"One pair of normal points, decoder of widths d, {WIDTH}, {WIDTH}, {N_OUTPUTS} with tanh and normal weights "
-        f"of variance 1 / (width before), float32, one thread. Memory is the peak of the whole process, torch included. Limit {LIMIT} s per row."
+        f"of variance 1 / (width before), float32, one thread. Memory is "
+        f"the peak of the whole process, torch included. Limit {LIMIT} s per row."
     )
     yield ""
     yield "| d | seconds | peak memory [MiB] | before the solve [MiB] | improvement | converged |"
