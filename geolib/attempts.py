@@ -1,6 +1,6 @@
 """One method from one initial curve or several: its curves are measured, certified and, where that helps, refined."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,7 @@ _BOW = 0.1  # height of a bowed line, relative to the distance from start to end
 _MAX_REFINEMENT = 8  # largest number of segments of a method, relative to n_segments
 _ESCAPES = 2  # saddles that are left one after the other
 _ASIDE = (0.03, 0.1, 0.2, 0.4)  # how far curves are tried beside a saddle, relative to its length
+_SHORTER = 0.1  # times rtol, by which one of them must be shorter
 
 
 @dataclass(frozen=True)
@@ -82,10 +83,10 @@ class Task:
         return measure(self.metric, curve, self.n_segments, self.rtol)
 
     def _certify(self, found: Measured, times: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Residual and index ``(B,)``, and at ``found.points`` the field ``(B, n_segments + 1, d)`` that leads down
-        from a saddle.
+        """Residual and index ``(B,)``, and points ``(2, B, n_segments + 1, d)`` on either side of a saddle.
 
-        A curve is looked at on at least ``times`` as many points, and on half as many as its length asked for.
+        A curve is looked at on at least ``times`` as many points, and on half as many as its length asked for. The
+        index is 0 where no curve beside it was found to be shorter.
         """
         points = found.points
         residual, index, descent = found.length.clone(), torch.zeros_like(found.n_fine), torch.zeros_like(points)
@@ -94,7 +95,13 @@ class Task:
             rows = (finer == several).nonzero()[:, 0]
             proof = certify(self.metric, points[rows] if several == 1 else found[rows].finer_points(several))
             residual[rows], index[rows], descent[rows] = proof.residual, proof.index, proof.descent[:, ::several]
-        return residual, index, descent
+        sides = points.expand(2, *points.shape)
+        bent = (index > 0).nonzero()[:, 0]
+        if len(bent):
+            sides = sides.clone()
+            sides[:, bent], shorter = self._sides(found[bent], descent[bent])
+            index[bent] = index[bent].masked_fill(~shorter, 0)
+        return residual, index, sides
 
     def _run(
         self,
@@ -114,7 +121,7 @@ class Task:
         """
         solution = self.method(Problem(self.metric, start, end, guess, n_segments, self.rtol, max_steps, self.graph))
         found = self._measure(solution.curve)
-        residual, index, descent = self._certify(found, n_segments // self.n_segments)
+        residual, index, sides = self._certify(found, n_segments // self.n_segments)
         hidden = (solution.solver_length - found.length).abs() > _HIDDEN * found.length
         finding = torch.where(index > 0, Finding.SADDLE, Finding.CERTIFIED)
         finding = finding.masked_fill(~is_geodesic(residual, self.rtol), Finding.UNCERTIFIED)
@@ -133,20 +140,26 @@ class Task:
                     other = self._run(start[rows], end[rows], begin[rows], 2 * n_segments, left[rows], escapes)
                     run = run.followed(rows, other)
         rows = (again & saddle).nonzero()[:, 0]
-        if len(rows) and escapes:
-            for side in self._sides(found[rows], descent[rows]):
-                other = self._run(start[rows], end[rows], side, n_segments, left[rows], escapes - 1)
-                run = run.followed(rows, other, always=False)
+        if escapes:
+            for side in sides:
+                rows = rows[left[rows] > 0]
+                if len(rows):
+                    other = self._run(start[rows], end[rows], side[rows], n_segments, left[rows], escapes - 1)
+                    run = run.followed(rows, other, always=False)
+                    left[rows] -= other.n_steps
         return run
 
-    def _sides(self, saddle: Measured, descent: Tensor) -> Iterator[Tensor]:
-        """Points ``(b, n_segments + 1, d)`` on one side of each curve and on the other, where curves are shortest."""
+    def _sides(self, saddle: Measured, descent: Tensor) -> tuple[Tensor, Tensor]:
+        """The shortest curves along the field ``descent (b, n_segments + 1, d)`` on one side of each curve and on the
+        other, ``(2, b, n_segments + 1, d)``, and whether either is shorter than the curve itself ``(b,)``."""
         points = saddle.points
-        steps = points.new_tensor(_ASIDE)[:, None, None, None] * saddle.length[:, None, None] * descent
-        for sign in (1, -1):
-            tried = points + sign * steps
-            best = self.metric.length(tried).nan_to_num(torch.inf).argmin(0)
-            yield tried[best, torch.arange(len(points), device=points.device)]
+        # the field is of length 1 in the metric, and moves no point farther than the curve is long in the latent space
+        reach = points.diff(dim=1).norm(dim=-1).sum(-1) / descent.norm(dim=-1).amax(-1)
+        field = torch.minimum(saddle.length, reach)[:, None, None] * descent
+        steps = points.new_tensor([(a, -a) for a in _ASIDE])[..., None, None, None] * field
+        lengths, best = self.metric.length(points + steps).nan_to_num(torch.inf).min(0)
+        share = points.new_tensor(_ASIDE)[best][..., None, None] * points.new_tensor([1, -1])[:, None, None, None]
+        return points + share * field, (lengths < self.metric.length(points) * (1 - _SHORTER * self.rtol)).any(0)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 _FLAT = 1e-2  # share of the stiffness by which a second variation must be negative to count
 _ITERATIONS = 12
+_FIRST_WEIGHT, _WEIGHTS_APART = 1e-12, 4.0  # of the term that keeps fields within the reach of a curve
 
 
 def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
@@ -134,10 +135,43 @@ def _certificate(metric: RiemannianMetric, points: Tensor) -> Certificate:
             field = _softest(tuple(h[saddles] for h in hessian), tuple(s[saddles] for s in stiffness))
             largest = (field.unsqueeze(-2) @ found.metric[saddles] @ field.unsqueeze(-1)).flatten(1).amax(-1)
             descent[saddles, 1:-1] = field / largest.clamp_min(torch.finfo(field.dtype).tiny).sqrt()[:, None, None]
+    reach = points.diff(dim=1).norm(dim=-1).sum(-1)
+    far = _size(deviation) > reach
     gain = (normal * deviation).sum((-2, -1)).clamp_min(0)
+    if bool(far.any()):
+        rows = far.nonzero()[:, 0]
+        kind = tuple(
+            torch.where(definite[rows, None, None, None], h[rows], s[rows])
+            for h, s in zip(hessian, stiffness, strict=True)
+        )
+        gain[rows] = torch.minimum(gain[rows], _gain_within(kind, normal[rows], reach[rows]))
     total = found.total
     residual = torch.where(total > 0, math.pi * (gain / torch.where(total > 0, total, 1.0)).sqrt(), 0.0)
     return Certificate(residual, index, descent)
+
+
+def _size(field: Tensor) -> Tensor:
+    """The largest latent length ``(B,)`` of a field ``(B, n, d)``."""
+    return field.norm(dim=-1).amax(-1)
+
+
+def _gain_within(hessian: tuple[Tensor, Tensor], gradient: Tensor, reach: Tensor) -> Tensor:
+    """What fields no longer than ``reach (B,)`` gain by the quadratic model, ``(B,)``: in directions in which the metric
+    is nearly zero, its minimum may lie where the model says nothing."""
+    diagonal, right = hessian
+    eye = torch.eye(gradient.shape[-1], dtype=gradient.dtype, device=gradient.device)
+    scale = diagonal.diagonal(dim1=-2, dim2=-1).mean((-2, -1))[:, None, None, None] * eye
+    out = torch.zeros_like(reach)
+    todo = torch.arange(len(reach), device=reach.device)
+    weight = _FIRST_WEIGHT
+    while len(todo) and weight < 1e3:
+        level = weight * scale[todo]
+        field, _ = tridiagonal.solve(_lifted(diagonal[todo]) + 2 * level, right[todo] - level, gradient[todo])
+        bent = tridiagonal.product(diagonal[todo], right[todo], field)
+        out[todo] = ((2 * gradient[todo] - bent) * field).sum((-2, -1)).clamp_min(0)
+        todo = todo[_size(field) > reach[todo]]
+        weight *= _WEIGHTS_APART
+    return out
 
 
 def _lifted(diagonal: Tensor) -> Tensor:

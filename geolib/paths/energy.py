@@ -160,6 +160,15 @@ class PathEnergy(ABC):
     def _second_variation(self, points: Tensor, index: Tensor) -> SecondVariation:
         """``second_variation`` for so few curves that they fit a chunk."""
 
+    @torch.no_grad()
+    def exact_blocks(self, points: Tensor, index: Tensor) -> Tensor:
+        """The local Hessian blocks ``(b, S, d, d)`` at ``points (b, N + 1, d)`` of the curves ``index (b,)``."""
+        return torch.cat([self._exact_blocks(points[part], index[part]) for part in _parts(self.metric, points)])
+
+    @abstractmethod
+    def _exact_blocks(self, points: Tensor, index: Tensor) -> Tensor:
+        """``exact_blocks`` for so few curves that they fit a chunk."""
+
     @staticmethod
     @abstractmethod
     def at_blocks(step: Tensor) -> Tensor:
@@ -262,6 +271,10 @@ class ImmersionEnergy(PathEnergy):
             finite=_finite(squares, slope, metric),
         )
 
+    def _exact_blocks(self, points: Tensor, index: Tensor) -> Tensor:
+        found = self._second_variation(points, index)
+        return found.hessian[0] - 2 * found.metric
+
     @staticmethod
     def at_blocks(step: Tensor) -> Tensor:
         return step
@@ -320,9 +333,7 @@ class TensorEnergy(PathEnergy):
 
     def _second_variation(self, points: Tensor, index: Tensor) -> SecondVariation:
         found = self._expand(points, index, (), keep=False)
-        D = points.diff(dim=1)
-        local = second_derivatives(self.metric, (points[:, :-1] + D / 2).flatten(0, 1), D.flatten(0, 1))
-        rest, rest_right = self.spread(local.unflatten(0, D.shape[:2]))
+        rest, rest_right = self.spread(self._exact_blocks(points, index))
         # what the gradient, which is not zero where the curve is no geodesic, brings in through the coordinates
         inner = points[:, 1:-1].flatten(0, 1)
         q = torch.linalg.solve(regular(self.metric.unchecked(inner)), found.gradient.flatten(0, 1))
@@ -337,6 +348,11 @@ class TensorEnergy(PathEnergy):
             stiffness=found.gauss_newton,
             finite=found.finite,
         )
+
+    def _exact_blocks(self, points: Tensor, index: Tensor) -> Tensor:
+        D = points.diff(dim=1)
+        local = second_derivatives(self.metric, (points[:, :-1] + D / 2).flatten(0, 1), D.flatten(0, 1))
+        return local.unflatten(0, D.shape[:2])
 
     @staticmethod
     def at_blocks(step: Tensor) -> Tensor:

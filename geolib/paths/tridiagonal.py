@@ -91,7 +91,9 @@ def negative_eigenvalues(diagonal: Tensor, right: Tensor) -> Tensor:
     pivot = diagonal[:, 0]
     count = torch.linalg.eigvalsh(pivot).lt(0).sum(-1)
     for k in range(right.shape[1]):
-        pivot = diagonal[:, k + 1] - right[:, k].mT @ torch.linalg.solve(pivot, right[:, k])
+        # a pivot that is singular to the last bit leaves nothing to be told
+        reduced = torch.linalg.solve_ex(pivot, right[:, k]).result.nan_to_num(0.0, 0.0, 0.0)
+        pivot = diagonal[:, k + 1] - right[:, k].mT @ reduced
         pivot = (pivot + pivot.mT) / 2
         count = count + torch.linalg.eigvalsh(pivot).lt(0).sum(-1)
     return count

@@ -19,8 +19,11 @@ _UNTRIED = 1e-3  # share of the tolerance, for curves of which nothing is learnt
 _COARSE_STEPS = 5  # a curve that has not settled by then goes on where it has more room
 _FALL = 32  # of the gain from one doubling to the next: 16 in the limit (fourth order), 40 as seen on decoders
 _LEAST_DAMPING = 0.5
+_LOOKS = 4
+_STEPS_SEEN = 6  # after so many steps points between the points are looked at
+_JUMPED = 1.1  # from one doubling to the next; the energy of a curve that sees everything is known better on 8 segments
 _ATTEMPTS = 3  # at a positive definite matrix with all that is known
-_LATENT = 1e-1  # weight of the isotropic term in damping, which counts where the metric is singular or nearly so
+_LATENT = 1e-4  # weight of the isotropic term in damping, which counts where the metric is singular or nearly so
 _STUCK = 1e6  # damping at which a curve does not move any more
 _GOOD, _POOR = 0.75, 0.25  # shares of the predicted gain that a step may bring to be followed by bolder or shorter ones
 
@@ -51,6 +54,8 @@ def solve(problem: Problem) -> Solution:
         points=_initial_points(problem, enough),
         steps_left=problem.max_steps.clone(),
     )
+    if problem.init is not None:
+        curves.look(curves.index)
     if not bool(curves.finite.all()):
         checks.finite("metric along the initial curve", curves.expansion.gradient)
     done: list[tuple[Tensor, Tensor]] = []  # rows and points of finished curves
@@ -75,6 +80,7 @@ def solve(problem: Problem) -> Solution:
         if not bool(going_on.any()):
             break
         finer = curves.refined(going_on)
+        finer.take_back(curves.seen[going_on], 2 * finer.expansion.total > _JUMPED * curves.expansion.total[going_on])
         doubled = True
         # a curve through points where the metric is finite may leave the region where it is
         outside = ~finer.finite
@@ -104,6 +110,7 @@ class _Curves:
         steps_left: Tensor,
         local_blocks: Tensor | None = None,
         damping: Tensor | None = None,
+        exact: Tensor | None = None,
         expansion: Expansion | None = None,
     ):
         self.energy, self.index, self.points, self.steps_left = energy, index, points, steps_left
@@ -111,6 +118,10 @@ class _Curves:
         # the secant approximation of the local Hessian blocks; none is known at first
         self.local_blocks = torch.zeros_like(self.expansion.block_metric) if local_blocks is None else local_blocks
         self.damping = torch.zeros_like(points[:, 0, 0]) if damping is None else damping
+        # the last points between which nothing was jumped over
+        self.seen = points.clone()
+        # where the local blocks were not learnt, but evaluated at these points
+        self.exact = torch.zeros_like(self.damping, dtype=torch.bool) if exact is None else exact
 
     @property
     def n_segments(self) -> int:
@@ -124,7 +135,10 @@ class _Curves:
 
     def subset(self, rows: Tensor) -> "_Curves":
         """Those of ``rows (b,)``."""
-        per_curve = (self.index, self.points, self.steps_left, self.local_blocks, self.damping, self.expansion)
+        per_curve = (
+            *(self.index, self.points, self.steps_left),
+            *(self.local_blocks, self.damping, self.exact, self.expansion),
+        )
         return _Curves(self.energy, *(x[rows] for x in per_curve))
 
     def refined(self, rows: Tensor) -> "_Curves":
@@ -132,6 +146,25 @@ class _Curves:
         points = resampled(self.points[rows], 2 * self.n_segments)
         local_blocks = self.energy.refined(self.local_blocks[rows])
         return _Curves(self.energy, self.index[rows], points, self.steps_left[rows], local_blocks, self.damping[rows])
+
+    def jumped(self, rows: Tensor) -> Tensor:
+        """Whether the curves of ``rows (b,)`` are much longer between their points than at them: ``(b,)``."""
+        between = resampled(self.points[rows], 2 * self.n_segments)
+        total = self.energy.metric.squared_segments_in_blocks(between).sum(-1)
+        return ~(2 * total <= _JUMPED * self.expansion.total[rows])
+
+    def take_back(self, seen: Tensor, jumped: Tensor) -> None:
+        """Go on from the points ``seen (b, N / 2 + 1, d)`` where these curves ``jumped (b,)`` over something that only
+        these points see, if those are shorter on these points."""
+        rows = jumped.nonzero()[:, 0]
+        if not len(rows):
+            return
+        before = _Curves(self.energy, self.index[rows], resampled(seen[rows], self.n_segments), self.steps_left[rows])
+        shorter = ~(before.expansion.total >= self.expansion.total[rows]) & before.finite
+        chosen = rows[shorter]
+        self.points[chosen] = before.points[shorter]
+        self.local_blocks[chosen], self.damping[chosen], self.exact[chosen] = 0, 0, False
+        self.expansion.put(chosen, before.expansion, shorter)
 
     def descend(self, rtol: float, *, doubled: bool, max_steps: int | None) -> tuple[Tensor, Tensor]:
         """Step until there is little left to gain, or for ``max_steps``.
@@ -154,29 +187,52 @@ class _Curves:
         untried = (self.local_blocks == 0).flatten(1).all(-1)
         next_gain = torch.full_like(self.damping, torch.inf)
         tolerance = torch.full_like(self.damping, rtol * _FIRST_TOLERANCE)
+        looks = torch.full_like(self.index, 0 if max_steps is not None else _LOOKS)
         floor = 16 * torch.finfo(tolerance.dtype).eps  # energies are known to the rounding floor only
         active = torch.arange(n_curves, device=self.index.device)
         n = 0
         while len(active):
             step, gain = self._step(active)
             relative = gain / self.expansion.total[active].clamp_min(torch.finfo(gain.dtype).tiny) / 2
+            # a damped step gains a part only of what is left to gain
+            left = relative * (1 + self.damping[active])
             if n == 0 and doubled:
-                next_gain = relative / _FALL
+                next_gain = left / _FALL
                 tolerance = next_gain.clamp(rtol * _LAST_TOLERANCE, rtol * _FIRST_TOLERANCE)
-            free = self.damping[active] == 0
             trusted = torch.where(untried[active], tolerance[active] * _UNTRIED, tolerance[active])
-            small = ((relative <= trusted.clamp_min(floor)) & free) | (self.damping[active] > _STUCK)
-            settled[active[small]] = True
+            free = self.damping[active] == 0
+            trusted = torch.where(free, trusted, trusted.clamp_max(rtol / 2))
+            small = (left <= trusted.clamp_min(floor)) | (self.damping[active] > _STUCK)
+            # of a damped step little is to be expected, and little follows from it: second derivatives tell
+            doubtful = small & ~free & ~self.exact[active] & (self.steps_left[active] > 0) & (looks[active] > 0)
+            settled[active[small & ~doubtful]] = True
             # the last step costs nothing, as nothing is evaluated after it
-            self.points[active[small & free], 1:-1] += step[small & free]
-            going_on = ~small & (self.steps_left[active] > 0)
-            active, step, gain = active[going_on], step[going_on], gain[going_on]
-            if not len(active) or n == max_steps:
+            last = small & free
+            self.points[active[last], 1:-1] += step[last]
+            if bool(doubtful.any()):
+                self.look(active[doubtful])
+                looks[active[doubtful]] -= 1
+                self.damping[active[doubtful]] = 0
+            going_on = (~small | doubtful) & (self.steps_left[active] > 0)
+            trying = going_on & ~doubtful
+            if not bool(going_on.any()) or n == max_steps:
                 break
-            self._try(active, step, gain)
-            untried[active] = False
+            tried = active[trying]
+            if len(tried):
+                self._try(tried, step[trying], gain[trying])
+                untried[tried] = False
+            active = active[going_on]
             n += 1
+            if n % _STEPS_SEEN == 0:
+                blind = self.jumped(active)
+                self.seen[active[~blind]] = self.points[active[~blind]]
+                active = active[~blind]
         return next_gain, settled
+
+    def look(self, rows: Tensor) -> None:
+        """Evaluate the local blocks of ``rows (b,)`` instead of learning them."""
+        self.local_blocks[rows] = self.energy.exact_blocks(self.points[rows], self.index[rows])
+        self.exact[rows] = True
 
     def _step(self, active: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of the inner points ``(b, N - 1, d)``, and the energy they are expected to gain ``(b,)``."""
@@ -189,30 +245,44 @@ class _Curves:
         # a small isotropic term for directions in which nothing changes, and more of it after steps that went too far
         eye = torch.eye(gradient.shape[-1], dtype=gradient.dtype, device=gradient.device)
         scale = now.scale[active].clamp_min(torch.finfo(gradient.dtype).tiny)
+        reach = self.points[active].diff(dim=1).norm(dim=-1).sum(-1)
         step = torch.zeros_like(gradient)
         todo = torch.arange(len(active), device=active.device)
         for _ in range(_ATTEMPTS):
             damping = self.damping[active[todo]]
             weight = (1 + damping)[:, None, None, None]
             rounding_floor = (10 * torch.finfo(scale.dtype).eps * scale[todo])[:, None, None, None] * eye
-            latent = (_LATENT * damping * scale[todo])[:, None, None, None] * eye
+            latent = (_LATENT * damping.square() * scale[todo])[:, None, None, None] * eye
+            matrix = weight * diagonal[todo] + rest[todo] + rounding_floor + 2 * latent
+            held = damping.nonzero()[:, 0]
+            if len(held):
+                # in directions in which the metric is small its second derivatives are what must be held
+                matrix[held] += (weight[held] - 1) * _size(rest[todo[held]], rest_right[todo[held]])
             part, definite = tridiagonal.solve(
-                weight * diagonal[todo] + rest[todo] + rounding_floor + 2 * latent,
-                weight * right[todo] + rest_right[todo] - latent,
-                -gradient[todo],
+                matrix, weight * right[todo] + rest_right[todo] - latent, -gradient[todo]
             )
             step[todo[definite]] = part[definite]
-            todo = todo[~definite]
+            # farther than the curve is long the model says nothing
+            far = definite & (part.norm(dim=-1).amax(-1) > reach[todo])
+            again = ~definite | far
+            damping, todo = damping[again], todo[again]
             if not len(todo):
                 break
-            self.damping[active[todo]] = (4 * damping[~definite]).clamp_min(_LEAST_DAMPING)
+            self.damping[active[todo]] = (4 * damping).clamp_min(_LEAST_DAMPING)
         else:
             # the secant approximation from elsewhere does not hold here
             self.local_blocks[active[todo]] = 0
+            rest[todo], rest_right[todo] = 0, 0
             weight = 1 + self.damping[active[todo]]
             step[todo] = tridiagonal.solve_regularised(diagonal[todo], right[todo], -gradient[todo])
             step[todo] /= weight[:, None, None]
-        return step, -(gradient * step).sum((-2, -1))
+        gain = -(gradient * step).sum((-2, -1))
+        held = self.damping[active].nonzero()[:, 0]
+        if len(held):
+            # a damped step is not the model's minimum
+            bent = tridiagonal.product(diagonal[held] + rest[held], right[held] + rest_right[held], step[held])
+            gain[held] = 2 * gain[held] - (step[held] * bent).sum((-2, -1))
+        return step, gain
 
     def _try(self, active: Tensor, step: Tensor, gain: Tensor) -> None:
         """Take the steps that lower the energy, and learn from them."""
@@ -230,6 +300,7 @@ class _Curves:
 
         moved = active[accepted]
         self.points[moved] = points[accepted]
+        self.exact[moved] = False
         self.local_blocks[moved] = _learnt(
             self.local_blocks[moved],
             self.energy.at_blocks(step[accepted]),
@@ -252,3 +323,13 @@ def _learnt(local_blocks: Tensor, step: Tensor, change: Tensor, metric: Tensor) 
     missing = change.unsqueeze(-1) - local_blocks @ s
     update = missing @ v.mT
     return local_blocks + update + update.mT - (s.mT @ missing) * (v @ v.mT)
+
+
+def _size(diagonal: Tensor, right: Tensor) -> Tensor:
+    """Blocks ``(b, n, d, d)`` of a positive semidefinite block-diagonal matrix that bounds the one with these blocks."""
+    values, vectors = torch.linalg.eigh(diagonal)
+    out = vectors @ (values.abs().unsqueeze(-1) * vectors.mT)
+    beside = torch.linalg.matrix_norm(right)[..., None, None] * torch.eye(diagonal.shape[-1]).to(diagonal)
+    out[:, :-1] += beside
+    out[:, 1:] += beside
+    return out
