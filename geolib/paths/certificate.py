@@ -156,8 +156,10 @@ def _size(field: Tensor) -> Tensor:
 
 
 def _gain_within(hessian: tuple[Tensor, Tensor], gradient: Tensor, reach: Tensor) -> Tensor:
-    """What fields no longer than ``reach (B,)`` gain by the quadratic model, ``(B,)``: in directions in which the metric
-    is nearly zero, its minimum may lie where the model says nothing."""
+    """What fields no longer than ``reach (B,)`` gain by the quadratic model, ``(B,)``.
+
+    In directions in which the metric is nearly zero, the model's minimum may lie where the model says nothing.
+    """
     diagonal, right = hessian
     eye = torch.eye(gradient.shape[-1], dtype=gradient.dtype, device=gradient.device)
     scale = diagonal.diagonal(dim1=-2, dim2=-1).mean((-2, -1))[:, None, None, None] * eye

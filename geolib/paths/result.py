@@ -84,8 +84,8 @@ class Geodesic:
     residual: Tensor
     """``(...)``, ``geodesic_residual`` of the points, or of up to 8 times as many where more segments were needed"""
     index: Tensor
-    """``(...)``, ``geodesic_index`` of the same points: 0 for a geodesic that is a local minimum, and where curves tried
-    in these directions were no shorter"""
+    """``(...)``, ``geodesic_index`` of the same points: 0 for a geodesic that is a local minimum. It is 0 too where no
+    curve that was tried in these directions is shorter"""
     status: Tensor
     """``(...)``, codes of ``Status``"""
     n_steps: Tensor

@@ -21,8 +21,9 @@ _FALL = 32  # of the gain from one doubling to the next: 16 in the limit (fourth
 _LEAST_DAMPING = 0.5
 _LOOKS = 4
 _STEPS_SEEN = 6  # after so many steps points between the points are looked at
-_JUMPED = 1.1  # from one doubling to the next; the energy of a curve that sees everything is known better on 8 segments
-_ATTEMPTS = 3  # at a positive definite matrix with all that is known
+_JUMPED = 0.1  # more energy on twice as many segments than on 8; on more the limit falls with their square
+_LEAST_RIDGE = 1e-8
+_ATTEMPTS = 6  # at a positive definite matrix with all that is known
 _LATENT = 1e-4  # weight of the isotropic term in damping, which counts where the metric is singular or nearly so
 _STUCK = 1e6  # damping at which a curve does not move any more
 _GOOD, _POOR = 0.75, 0.25  # shares of the predicted gain that a step may bring to be followed by bolder or shorter ones
@@ -76,11 +77,12 @@ def solve(problem: Problem) -> Solution:
         status[rows[resolved]] = Status.CONVERGED
         status[rows[spent]] = Status.MAX_STEPS
         going_on = ~(resolved | spent) & (curves.n_segments < _FINER * enough)
+        curves.forget_jumps((~resolved & ~going_on).nonzero()[:, 0])
         done.append((rows[~going_on], curves.points[~going_on]))
         if not bool(going_on.any()):
             break
         finer = curves.refined(going_on)
-        finer.take_back(curves.seen[going_on], 2 * finer.expansion.total > _JUMPED * curves.expansion.total[going_on])
+        finer.take_back(curves.seen[going_on], ~(2 * finer.expansion.total <= curves.limit[going_on]))
         doubled = True
         # a curve through points where the metric is finite may leave the region where it is
         outside = ~finer.finite
@@ -110,6 +112,7 @@ class _Curves:
         steps_left: Tensor,
         local_blocks: Tensor | None = None,
         damping: Tensor | None = None,
+        ridge: Tensor | None = None,
         exact: Tensor | None = None,
         expansion: Expansion | None = None,
     ):
@@ -118,6 +121,7 @@ class _Curves:
         # the secant approximation of the local Hessian blocks; none is known at first
         self.local_blocks = torch.zeros_like(self.expansion.block_metric) if local_blocks is None else local_blocks
         self.damping = torch.zeros_like(points[:, 0, 0]) if damping is None else damping
+        self.ridge = torch.zeros_like(self.damping) if ridge is None else ridge
         # the last points between which nothing was jumped over
         self.seen = points.clone()
         # where the local blocks were not learnt, but evaluated at these points
@@ -137,21 +141,33 @@ class _Curves:
         """Those of ``rows (b,)``."""
         per_curve = (
             *(self.index, self.points, self.steps_left),
-            *(self.local_blocks, self.damping, self.exact, self.expansion),
+            *(self.local_blocks, self.damping, self.ridge, self.exact, self.expansion),
         )
         return _Curves(self.energy, *(x[rows] for x in per_curve))
 
     def refined(self, rows: Tensor) -> "_Curves":
         """Those of ``rows (b,)``, with twice as many segments."""
         points = resampled(self.points[rows], 2 * self.n_segments)
+        steps_left, damping, ridge = (x[rows] for x in (self.steps_left, self.damping, self.ridge))
         local_blocks = self.energy.refined(self.local_blocks[rows])
-        return _Curves(self.energy, self.index[rows], points, self.steps_left[rows], local_blocks, self.damping[rows])
+        return _Curves(self.energy, self.index[rows], points, steps_left, local_blocks, damping, ridge)
 
     def jumped(self, rows: Tensor) -> Tensor:
         """Whether the curves of ``rows (b,)`` are much longer between their points than at them: ``(b,)``."""
         between = resampled(self.points[rows], 2 * self.n_segments)
         total = self.energy.metric.squared_segments_in_blocks(between).sum(-1)
-        return ~(2 * total <= _JUMPED * self.expansion.total[rows])
+        return ~(2 * total <= self.limit[rows])
+
+    @property
+    def limit(self) -> Tensor:
+        """The energy ``(b,)`` above which, on twice as many points, curves are said to have jumped over something."""
+        return (1 + _JUMPED * (_COARSEST / self.n_segments) ** 2) * self.expansion.total
+
+    def forget_jumps(self, rows: Tensor) -> None:
+        """Put those of ``rows (b,)`` that jumped over something back to where nothing was."""
+        if len(rows):
+            blind = rows[self.jumped(rows)]
+            self.points[blind] = self.seen[blind]
 
     def take_back(self, seen: Tensor, jumped: Tensor) -> None:
         """Go on from the points ``seen (b, N / 2 + 1, d)`` where these curves ``jumped (b,)`` over something that only
@@ -163,7 +179,7 @@ class _Curves:
         shorter = ~(before.expansion.total >= self.expansion.total[rows]) & before.finite
         chosen = rows[shorter]
         self.points[chosen] = before.points[shorter]
-        self.local_blocks[chosen], self.damping[chosen], self.exact[chosen] = 0, 0, False
+        self.local_blocks[chosen], self.damping[chosen], self.ridge[chosen], self.exact[chosen] = 0, 0, 0, False
         self.expansion.put(chosen, before.expansion, shorter)
 
     def descend(self, rtol: float, *, doubled: bool, max_steps: int | None) -> tuple[Tensor, Tensor]:
@@ -252,7 +268,8 @@ class _Curves:
             damping = self.damping[active[todo]]
             weight = (1 + damping)[:, None, None, None]
             rounding_floor = (10 * torch.finfo(scale.dtype).eps * scale[todo])[:, None, None, None] * eye
-            latent = (_LATENT * damping.square() * scale[todo])[:, None, None, None] * eye
+            ridge = self.ridge[active[todo]] + _LATENT * damping.square()
+            latent = (ridge * scale[todo])[:, None, None, None] * eye
             matrix = weight * diagonal[todo] + rest[todo] + rounding_floor + 2 * latent
             held = damping.nonzero()[:, 0]
             if len(held):
@@ -264,11 +281,12 @@ class _Curves:
             step[todo[definite]] = part[definite]
             # farther than the curve is long the model says nothing
             far = definite & (part.norm(dim=-1).amax(-1) > reach[todo])
-            again = ~definite | far
-            damping, todo = damping[again], todo[again]
+            rows = active[todo]
+            self.damping[rows] = torch.where(definite, damping, (4 * damping).clamp_min(_LEAST_DAMPING))
+            self.ridge[rows] = torch.where(far, (30 * self.ridge[rows]).clamp_min(_LEAST_RIDGE), self.ridge[rows])
+            todo = todo[~definite | far]
             if not len(todo):
                 break
-            self.damping[active[todo]] = (4 * damping).clamp_min(_LEAST_DAMPING)
         else:
             # the secant approximation from elsewhere does not hold here
             self.local_blocks[active[todo]] = 0
@@ -297,6 +315,7 @@ class _Curves:
         shorter = (4 * damping).clamp_min(_LEAST_DAMPING)
         damping = torch.where(share > _GOOD, bolder, torch.where(share < _POOR, shorter, damping))
         self.damping[active] = torch.where(accepted, damping, shorter)
+        self.ridge[active] = torch.where(share > _GOOD, self.ridge[active] / 3, self.ridge[active])
 
         moved = active[accepted]
         self.points[moved] = points[accepted]
@@ -326,7 +345,7 @@ def _learnt(local_blocks: Tensor, step: Tensor, change: Tensor, metric: Tensor) 
 
 
 def _size(diagonal: Tensor, right: Tensor) -> Tensor:
-    """Blocks ``(b, n, d, d)`` of a positive semidefinite block-diagonal matrix that bounds the one with these blocks."""
+    """Diagonal blocks ``(b, n, d, d)`` of a positive semidefinite matrix that bounds the one with these blocks."""
     values, vectors = torch.linalg.eigh(diagonal)
     out = vectors @ (values.abs().unsqueeze(-1) * vectors.mT)
     beside = torch.linalg.matrix_norm(right)[..., None, None] * torch.eye(diagonal.shape[-1]).to(diagonal)
