@@ -22,6 +22,7 @@ _LEAST_DAMPING = 0.5
 _LOOKS = 4
 _STEPS_SEEN = 6  # after so many steps points between the points are looked at
 _JUMPED = 0.1  # more energy on twice as many segments than on 8; on more the limit falls with their square
+_SHORT = 0.1  # largest step, relative to the curve's latent length, that is taken without being evaluated
 _LEAST_RIDGE = 1e-8
 _ATTEMPTS = 6  # at a positive definite matrix with all that is known
 _LATENT = 1e-4  # weight of the isotropic term in damping, which counts where the metric is singular or nearly so
@@ -163,6 +164,10 @@ class _Curves:
         """The energy ``(b,)`` above which, on twice as many points, curves are said to have jumped over something."""
         return (1 + _JUMPED * (_COARSEST / self.n_segments) ** 2) * self.expansion.total
 
+    def reach(self, rows: Tensor) -> Tensor:
+        """The latent lengths ``(b,)`` of the curves of ``rows (b,)``."""
+        return self.points[rows].diff(dim=1).norm(dim=-1).sum(-1)
+
     def forget_jumps(self, rows: Tensor) -> None:
         """Put those of ``rows (b,)`` that jumped over something back to where nothing was."""
         if len(rows):
@@ -218,7 +223,9 @@ class _Curves:
             trusted = torch.where(untried[active], tolerance[active] * _UNTRIED, tolerance[active])
             free = self.damping[active] == 0
             trusted = torch.where(free, trusted, trusted.clamp_max(rtol / 2))
-            small = (left <= trusted.clamp_min(floor)) | (self.damping[active] > _STUCK)
+            # a long step may not bring what is expected of it, however little that is
+            short = step.norm(dim=-1).amax(-1) <= _SHORT * self.reach(active)
+            small = (left <= trusted.clamp_min(floor)) & (short | ~free) | (self.damping[active] > _STUCK)
             # of a damped step little is to be expected, and little follows from it: second derivatives tell
             doubtful = small & ~free & ~self.exact[active] & (self.steps_left[active] > 0) & (looks[active] > 0)
             settled[active[small & ~doubtful]] = True
@@ -261,7 +268,7 @@ class _Curves:
         # a small isotropic term for directions in which nothing changes, and more of it after steps that went too far
         eye = torch.eye(gradient.shape[-1], dtype=gradient.dtype, device=gradient.device)
         scale = now.scale[active].clamp_min(torch.finfo(gradient.dtype).tiny)
-        reach = self.points[active].diff(dim=1).norm(dim=-1).sum(-1)
+        reach = self.reach(active)
         step = torch.zeros_like(gradient)
         todo = torch.arange(len(active), device=active.device)
         for _ in range(_ATTEMPTS):
