@@ -21,7 +21,7 @@ _FALL = 32  # of the gain from one doubling to the next: 16 in the limit (fourth
 _LEAST_DAMPING = 0.5
 _LOOKS = 4
 _STEPS_SEEN = 6  # after so many steps points between the points are looked at
-_JUMPED = 0.1  # more energy on twice as many segments than on 8; on more the limit falls with their square
+_JUMPED = 0.1  # more energy on twice as many segments than on 8; the limit falls with their number
 _SHORT = 0.1  # largest step, relative to the curve's latent length, that is taken without being evaluated
 _LEAST_RIDGE = 1e-8
 _ATTEMPTS = 6  # at a positive definite matrix with all that is known
@@ -162,7 +162,7 @@ class _Curves:
     @property
     def limit(self) -> Tensor:
         """The energy ``(b,)`` above which, on twice as many points, curves are said to have jumped over something."""
-        return (1 + _JUMPED * (_COARSEST / self.n_segments) ** 2) * self.expansion.total
+        return (1 + _JUMPED * _COARSEST / self.n_segments) * self.expansion.total
 
     def reach(self, rows: Tensor) -> Tensor:
         """The latent lengths ``(b,)`` of the curves of ``rows (b,)``."""
