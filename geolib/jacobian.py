@@ -156,7 +156,8 @@ def push_forward_twice(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tens
 
     A chain of layers needs one reverse pass for the contraction, as the second derivatives of an elementwise layer
     are diagonal: with the tangents :math:`T_a` before it and the cotangent u behind it, its share is
-    :math:`\sum u \, \varphi'' T_a T_b`. Any other callable takes one reverse pass per tangent.
+    :math:`\sum u \, \varphi'' T_a T_b`. A module may bring its own rule, a method ``push_forward_twice(x, tangents)``.
+    Any other callable takes one reverse pass per tangent.
 
     Args:
         function: any torch callable that reverse mode can differentiate twice.
@@ -187,6 +188,8 @@ def push_forward_twice(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tens
             return value, slope * tangents, pull
         if kind in _AFFINE and not function.training:
             return *push_forward(function, x, tangents), lambda cotangent: (_pulled_back(function, x, cotangent), None)
+        if hasattr(function, "push_forward_twice"):
+            return function.push_forward_twice(x, tangents)
     kept = x.detach().clone()  # the function may work in place
     return *push_forward(function, x, tangents), functools.partial(_pull_through_any, function, kept, tangents)
 

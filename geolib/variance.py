@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
 from geolib import checks
+from geolib.jacobian import Pull
 
 
 class RBFPrecision(nn.Module):
@@ -48,13 +49,35 @@ class RBFPrecision(nn.Module):
 
     def push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """``sigma (n, D)`` at ``z (n, d)`` and its derivatives ``(k, n, D)`` along ``tangents (k, n, d)``."""
+        std, derivatives, _, _, _ = self._pushed(z, tangents)
+        return std, derivatives
+
+    def push_forward_twice(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, Pull]:
+        """``push_forward``, and what takes a cotangent ``(n, D)`` to that at z and to the blocks ``(n, k, k)`` of the
+        second derivatives along the same tangents."""
+        std, derivatives, gap, v, along = self._pushed(z, tangents)
+
+        def pull(cotangent: Tensor) -> tuple[Tensor, Tensor]:
+            # d^2 sigma = 3 / sigma (d sigma)^2 - sigma^3 / 2 d^2 beta
+            squared = (3 * cotangent / std * derivatives).transpose(0, 1) @ derivatives.permute(1, 2, 0)
+            # d^2 v = 4 lambda^2 v <z - c, dz>^2 - 2 lambda v |dz|^2
+            weight = ((cotangent * std**3) @ self.weights.mT) * self.bandwidths * v
+            bent = (2 * self.bandwidths * weight * along).transpose(0, 1) @ along.permute(1, 2, 0)
+            apart = torch.einsum("and,bnd->nab", tangents, tangents)
+            blocks = squared - bent + weight.sum(-1)[:, None, None] * apart
+            return (weight * gap).sum(-1).mT, blocks
+
+        return std, derivatives, pull
+
+    def _pushed(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """``push_forward`` and what it is made of: ``z - c (d, n, K)``, ``v (n, K)``, ``<z - c, dz> (k, n, K)``."""
         # one coordinate at a time, because sums over a short last dimension are slow
-        gap = z.mT.unsqueeze(-1) - self.centers.mT.contiguous().unsqueeze(1)  # (d, n, K)
+        gap = z.mT.unsqueeze(-1) - self.centers.mT.contiguous().unsqueeze(1)
         v = torch.exp(-self.bandwidths * gap.square().sum(0))
         std = torch.addmm(self.zeta, v, self.weights).rsqrt()
         # d v = -2 lambda v <z - c, dz>, and d sigma = -sigma^3 / 2 d beta
-        along = sum(t.unsqueeze(-1) * g for t, g in zip(tangents.unbind(-1), gap, strict=True))  # (k, n, K)
-        return std, (self.bandwidths * v * along) @ self.weights * std**3
+        along = sum(t.unsqueeze(-1) * g for t, g in zip(tangents.unbind(-1), gap, strict=True))
+        return std, (self.bandwidths * v * along) @ self.weights * std**3, gap, v, along
 
 
 def _activations(z: Tensor, centers: Tensor, bandwidths: Tensor) -> Tensor:

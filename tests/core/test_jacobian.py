@@ -6,7 +6,7 @@ from problems import conv_decoder, mlp, seeded
 from torch import nn
 from torch.func import jacrev, jvp, vmap
 
-from geolib import PullbackMetric, fit_rbf_precision
+from geolib import PullbackMetric, RBFPrecision, fit_rbf_precision
 from geolib.jacobian import push_forward, push_forward_twice
 
 pytestmark = pytest.mark.smoke
@@ -58,6 +58,7 @@ LAYERS = {
     "Identity": (nn.Identity, (3,)),
     "Softmax": (lambda: nn.Softmax(dim=-1), (4,)),
     "LayerNorm": (lambda: nn.LayerNorm(4), (4,)),
+    "RBFPrecision": (lambda: RBFPrecision(torch.randn(5, 2), torch.rand(5) + 0.1, torch.rand(5, 3), 0.1), (2,)),
     "a sequence in a sequence": (
         lambda: nn.Sequential(nn.Linear(3, 4), nn.Sequential(nn.Tanh(), nn.Linear(4, 2))),
         (3,),
