@@ -34,50 +34,58 @@ class Task:
     rtol: float
     max_steps: int
     graph: Callable[[], LatentGraph]
+    detour: Callable[[Problem], Solution] | None = None
+    """another method, for curves that this one leaves unconverged"""
 
     def solve(self, start: Tensor, end: Tensor, guesses: list[Tensor | None]) -> Geodesic:
-        """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``."""
-        straight_line = self._measure(Curve.line(start, end))
-        same = (start == end).all(-1)
-        line_length = straight_line.length.masked_fill(same, 0.0)
-        status = torch.where(line_length == 0, Status.SINGULAR, Status.CONVERGED).masked_fill(same, Status.SAME_POINT)
-        n_steps = torch.zeros_like(status)
-        best = straight_line
-        residual = torch.where(line_length > 0, torch.inf, torch.zeros_like(line_length))
-        index = torch.zeros_like(status)
-        todo = (line_length > 0).nonzero()[:, 0]
-        for k, guess in enumerate(guesses if len(todo) else ()):
-            steps = torch.full_like(todo, self.max_steps)
-            part = None if guess is None else guess[todo]
-            run = self._run(start[todo], end[todo], part, self.n_segments, steps)
-            if guess is not None:
-                # a guess is a curve too
-                first = self._measure(Curve.through(part))
-                shorter = first.length < best.length[todo]
-                best = best.replaced(todo, first, shorter)
-                residual[todo] = residual[todo].masked_fill(shorter, torch.inf)
-            # a curve that is longer by less than rtol may have met a start that is a geodesic itself
-            longer = run.found.length > best.length[todo] * (1 + self.rtol)
-            run_status = torch.where(longer, reported(run.status, torch.full_like(todo, Finding.LONGER)), run.status)
-            shorter = run.found.length < best.length[todo]
-            counts = shorter if k else torch.ones_like(shorter)
-            _put(status, todo, run_status, counts)
-            _put(n_steps, todo, run.n_steps, counts)
-            _put(residual, todo, run.residual, shorter)
-            _put(index, todo, run.index, shorter)
-            best = best.replaced(todo, run.found, shorter)
+        """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``.
 
-        unknown = torch.isinf(residual).nonzero()[:, 0]
+        What has not converged by then makes a detour: another method from the last guess, and this one from its curve.
+        The steps are shared out evenly among what is still to come.
+        """
+        line = self._measure(Curve.line(start, end))
+        best = _Best.of_lines(line, (start == end).all(-1), self.max_steps)
+        todo = (best.line_length > 0).nonzero()[:, 0]
+        phases = len(guesses) + (2 if self.detour is not None else 0)
+        for k, guess in enumerate(guesses if len(todo) else ()):
+            part = None if guess is None else guess[todo]
+            if part is not None:  # a guess is a curve too
+                best.start_from(todo, self._measure(Curve.through(part)))
+            steps = best.steps_left[todo].add(phases - k - 1) // (phases - k)
+            run = self._run(start[todo], end[todo], part, self.n_segments, steps)
+            best.consider(todo, run, self.rtol, first=k == 0)
+        if self.detour is not None and len(todo):
+            rows = todo[(best.status[todo] != Status.CONVERGED) & (best.steps_left[todo] > 1)]
+            if len(rows):
+                part = None if guesses[-1] is None else guesses[-1][rows]
+                steps = best.steps_left[rows] // 2
+                ends = start[rows], end[rows]
+                aside = self.detour(Problem(self.metric, *ends, part, self.n_segments, self.rtol, steps, self.graph))
+                best.steps_left[rows] -= aside.n_steps
+                init = aside.curve.even_points(2 * self.n_segments)
+                best.start_from(rows, self._measure(aside.curve))
+                run = self._run(*ends, init, self.n_segments, best.steps_left[rows])
+                best.consider(rows, run, self.rtol, first=False)
+
+        unknown = torch.isinf(best.residual).nonzero()[:, 0]
         if len(unknown):
-            residual[unknown], index[unknown], _ = self._certify(best[unknown], 1)
-        certified = torch.where(best.resolved & straight_line.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
-        certified = certified.masked_fill(index > 0, Finding.BEST_SADDLE)
-        status = reported(status, torch.where(is_geodesic(residual, self.rtol), certified, Finding.BEST_UNCERTIFIED))
-        points = best.points
-        length = torch.where(line_length > 0, best.length, 0.0)
-        # a measured length may be a rounding error shorter than the chord
-        lower_bound = torch.minimum(self.metric.chord(start, end), length)
-        return Geodesic(points, best.curve, length, line_length, lower_bound, residual, index, status, n_steps)
+            best.residual[unknown], best.index[unknown], _ = self._certify(best.found[unknown], 1)
+        finding = torch.where(best.found.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
+        finding = finding.masked_fill(best.index > 0, Finding.BEST_SADDLE)
+        finding = torch.where(is_geodesic(best.residual, self.rtol), finding, Finding.BEST_UNCERTIFIED)
+        length = torch.where(best.line_length > 0, best.found.length, 0.0)
+        return Geodesic(
+            best.found.points,
+            best.found.curve,
+            length,
+            best.line_length,
+            # a measured length may be a rounding error shorter than the chord
+            torch.minimum(self.metric.chord(start, end), length),
+            best.residual,
+            best.index,
+            reported(best.status, finding),
+            self.max_steps - best.steps_left,
+        )
 
     def _measure(self, curve: Curve) -> Measured:
         return measure(self.metric, curve, self.n_segments, self.rtol)
@@ -184,6 +192,47 @@ class _Run:
         _put(status, rows, other.status, torch.ones_like(shorter) if always else shorter)
         n_steps[rows] += other.n_steps
         return _Run(self.found.replaced(rows, other.found, shorter), residual, index, status, n_steps)
+
+
+@dataclass
+class _Best:
+    """The best curves seen so far, ``(B,)`` each."""
+
+    found: Measured
+    line_length: Tensor
+    residual: Tensor
+    """infinite where it is not known"""
+    index: Tensor
+    status: Tensor
+    steps_left: Tensor
+
+    @classmethod
+    def of_lines(cls, line: Measured, same: Tensor, max_steps: int) -> "_Best":
+        """The straight lines, of which those that are the ``same`` point at both ends have no length."""
+        length = line.length.masked_fill(same, 0.0)
+        status = torch.where(length == 0, Status.SINGULAR, Status.CONVERGED).masked_fill(same, Status.SAME_POINT)
+        residual = torch.where(length > 0, torch.inf, torch.zeros_like(length))
+        return cls(line, length, residual, torch.zeros_like(status), status, torch.full_like(status, max_steps))
+
+    def start_from(self, rows: Tensor, guess: Measured) -> None:
+        """Take the guesses of ``rows (b,)`` that are shorter."""
+        shorter = guess.length < self.found.length[rows]
+        self.found = self.found.replaced(rows, guess, shorter)
+        self.residual[rows] = self.residual[rows].masked_fill(shorter, torch.inf)
+
+    def consider(self, rows: Tensor, run: "_Run", rtol: float, *, first: bool) -> None:
+        """Take the curves of ``rows (b,)`` that are shorter, or as short to the tolerance and converged."""
+        length = self.found.length[rows]
+        # a curve that is longer by less than rtol may have met a start that is a geodesic itself
+        longer = run.found.length > length * (1 + rtol)
+        status = torch.where(longer, reported(run.status, torch.full_like(rows, Finding.LONGER)), run.status)
+        better = (run.status == Status.CONVERGED) & (self.status[rows] != Status.CONVERGED) & ~longer & (not first)
+        shorter = (run.found.length < length) | better
+        _put(self.status, rows, status, torch.ones_like(shorter) if first else shorter)
+        _put(self.residual, rows, run.residual, shorter)
+        _put(self.index, rows, run.index, shorter)
+        self.steps_left[rows] -= run.n_steps
+        self.found = self.found.replaced(rows, run.found, shorter)
 
 
 def _put(values: Tensor, rows: Tensor, new: Tensor, chosen: Tensor) -> None:

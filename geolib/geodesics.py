@@ -14,7 +14,7 @@ from geolib.paths.measure import differentiable_length
 from geolib.paths.result import Geodesic, GeodesicError, Status, joined
 from geolib.paths.starts import LatentGraph
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
-from geolib.solvers import SOLVERS
+from geolib.solvers import DETOURS, SOLVERS
 
 METHODS = tuple(SOLVERS)
 STARTS = ("line", "graph", "best")
@@ -30,7 +30,7 @@ def geodesic(
     init: str | Tensor = "line",
     latents: Tensor | None = None,
     rtol: float = 1e-4,
-    max_steps: int = 100,
+    max_steps: int = 300,
     throw: bool = False,
     differentiable: bool = False,
     **options: object,
@@ -52,7 +52,7 @@ def geodesic(
             ``method`` is ``"graph"``, and for ``"best"``.
         rtol: relative tolerance in length: a curve is done when it is a geodesic to this tolerance (``is_geodesic``)
             and a further refinement would gain less; lengths are measured at least as finely.
-        max_steps: the most steps per curve.
+        max_steps: the most steps per curve, all attempts together.
         throw: raise where a curve did not converge, instead of reporting it in ``status``.
         differentiable: give ``length`` a gradient in ``start``, in ``end`` and in the parameters of the metric's maps,
             at the cost of one more measurement: nothing of the solver is recorded. First derivatives only, as accurate
@@ -91,7 +91,9 @@ def geodesic(
     with torch.no_grad():
         graph = functools.cache(functools.partial(_graph, metric, latents, start))
         led = isinstance(init, str) and init != "line"
-        task = Task(metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph)
+        task = Task(
+            metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph, DETOURS.get(method)
+        )
         size = metric.curves_at_once(start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
         parts, order = [], []
         connected = torch.ones(len(start), dtype=torch.bool, device=start.device)

@@ -89,7 +89,7 @@ class Geodesic:
     status: Tensor
     """``(...)``, codes of ``Status``"""
     n_steps: Tensor
-    """``(...)``, steps that the solver took"""
+    """``(...)``, steps of all attempts"""
 
     @property
     def improvement(self) -> Tensor:

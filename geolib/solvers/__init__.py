@@ -13,3 +13,6 @@ SOLVERS = {
     "bvp": bvp.solve,
     "fixed_point": fixed_point.solve,
 }
+
+# what takes over curves that a method leaves unconverged
+DETOURS = {"newton": spline.solve}
