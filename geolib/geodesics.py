@@ -3,6 +3,7 @@
 import functools
 import inspect
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -12,12 +13,12 @@ from geolib import checks
 from geolib.attempts import Task
 from geolib.paths.measure import differentiable_length
 from geolib.paths.result import Geodesic, GeodesicError, Status, joined
-from geolib.paths.starts import LatentGraph
+from geolib.paths.starts import LatentGraph, Paths, lattice_paths
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 from geolib.solvers import DETOURS, SOLVERS
 
 METHODS = tuple(SOLVERS)
-STARTS = ("line", "graph", "best")
+STARTS = ("auto", "line", "graph", "best")
 
 
 def geodesic(
@@ -27,7 +28,7 @@ def geodesic(
     *,
     method: str = "newton",
     n_segments: int = 32,
-    init: str | Tensor = "line",
+    init: str | Tensor = "auto",
     latents: Tensor | None = None,
     rtol: float = 1e-4,
     max_steps: int = 300,
@@ -45,7 +46,9 @@ def geodesic(
             ``geolib.solvers`` say what each does and where it comes from.
         n_segments: segments of the discretised curve, and of the result's ``points``. Where the tolerance asks for it,
             a method works with more.
-        init: where curves begin: ``"line"``; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)``
+        init: where curves begin: ``"line"``; ``"auto"``, the graph where latents are given, otherwise in the plane the
+            shortest path over a lattice around each pair, where that is clearly shorter than the line, and for all
+            methods but the default the line; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)``
             where that is clearly shorter than the line; ``"best"``, both, of which the shorter result is returned; or
             initial curves ``(..., n + 1, d)`` that run from start to end at equal steps of t.
         latents: ``(n, d)``, the points that a graph is built on, such as the encoded data; needed where ``init`` or
@@ -90,7 +93,7 @@ def geodesic(
 
     with torch.no_grad():
         graph = functools.cache(functools.partial(_graph, metric, latents, start))
-        led = isinstance(init, str) and init != "line"
+        start_paths = _start_paths(metric, init, latents, method, start.shape[-1], graph)
         task = Task(
             metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph, DETOURS.get(method)
         )
@@ -99,15 +102,15 @@ def geodesic(
         connected = torch.ones(len(start), dtype=torch.bool, device=start.device)
         blocks = torch.arange(len(start), device=start.device).tensor_split(math.ceil(len(start) / size))
         for rows in blocks:
-            if not led:
+            if start_paths is None:
                 jobs = [(rows, [None if guess is None else guess[rows]])]
             else:
-                paths = graph().trusted_paths(start[rows], end[rows])
+                paths = start_paths(start[rows], end[rows])
                 connected[rows] = paths.connected
                 path = paths.points[paths.shorter]
                 jobs = [
                     (rows[~paths.shorter], [None]),
-                    (rows[paths.shorter], [path] if init == "graph" else [None, path]),
+                    (rows[paths.shorter], [None, path] if init == "best" else [path]),
                 ]
             for chosen, guesses in jobs:
                 if len(chosen):
@@ -126,6 +129,22 @@ def geodesic(
         ]
         result = replace(result, length=torch.cat(lengths)[torch.cat(order).argsort()].reshape(batch))
     return result
+
+
+def _start_paths(
+    metric: RiemannianMetric,
+    init: str | Tensor,
+    latents: Tensor | None,
+    method: str,
+    d: int,
+    graph: Callable[[], LatentGraph],
+) -> Callable[[Tensor, Tensor], Paths] | None:
+    """What gives pairs of points their first paths, or None where they begin as lines or guesses."""
+    if not isinstance(init, str) or init == "line" or (init == "auto" and method != METHODS[0]):
+        return None
+    if init != "auto" or latents is not None:
+        return lambda start, end: graph().trusted_paths(start, end)
+    return functools.partial(lattice_paths, metric) if d == 2 else None
 
 
 def _check_options(method: str, solve: object, options: dict[str, object]) -> None:

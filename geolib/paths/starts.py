@@ -1,5 +1,7 @@
 """Initial curves that go around obstacles, from shortest paths over a graph of encoded data."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,10 @@ _PATH_SEGMENTS = 16
 _SMOOTHINGS = 2
 _WORTHWHILE = 0.99
 _EDGES_AT_ONCE = 2**14
+_CELLS = 8  # of a lattice, along the line between two points, or up to twice as many
+_DETOUR = 1.5  # nodes lie where the way over them is no longer than this, in latent lengths of the line
+_LATTICE_SMOOTHINGS = 6  # a lattice has corners that are its own
+_DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
 
 @dataclass(frozen=True)
@@ -132,10 +138,7 @@ class LatentGraph:
         arrival = distance[np.arange(n_pairs), starts + n_pairs]
         direct = self._lengths(start, end, n_segments=_EDGE_SEGMENTS * n_segments)
         for i in np.nonzero(arrival < direct)[0]:
-            path = [starts[i] + n_pairs]
-            while path[-1] != starts[i]:
-                path.append(before[i, path[-1]])
-            path = path[::-1]
+            path = _traced(before[i], starts[i], starts[i] + n_pairs)
             corners, reached = torch.from_numpy(position[path]), torch.from_numpy(distance[i, path])
             guess[i] = smoothed_polygon(corners, reached.diff(), n_segments).to(guess)
         guess[:, 0], guess[:, -1] = start, end
@@ -158,19 +161,125 @@ class LatentGraph:
         return to_numpy(torch.cat(parts)) if len(a) else np.empty(0)
 
 
-def _subdivided(points: Tensor) -> Tensor:
+def lattice_paths(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segments: int = _PATH_SEGMENTS) -> Paths:
+    """Initial curves between points of the plane ``(B, 2)``, where no latents are given.
+
+    Shortest paths over a square lattice around each pair, whose spacing is a power of two next to an eighth of the
+    pair's distance: pairs share nodes, and yet each has the path that it would have alone. Edges have the length that
+    the metric at their two ends gives them. No path is sought where the chord of the images says that none can be
+    shorter than the line by 1 %.
+    """
+    points = straight(start, end, n_segments)
+    shorter = torch.zeros(len(start), dtype=torch.bool, device=start.device)
+    direct = metric.length(_subdivided(points, 2))
+    size = (end - start).norm(dim=-1)
+    worth = (metric.chord(start, end) < _WORTHWHILE * direct) & (size > 0)
+    level = torch.floor(torch.log2(size.double().clamp_min(torch.finfo(torch.float64).tiny) / _CELLS))
+    for several in level[worth].unique().tolist():
+        rows = (worth & (level == several)).nonzero()[:, 0]
+        for i, path in _over_lattice(metric, start[rows], end[rows], 2.0**several, n_segments):
+            points[rows[i]] = path.to(points)
+    points[:, 0], points[:, -1] = start, end
+    moved = worth.nonzero()[:, 0]
+    if len(moved):
+        length = _length_or_infinity(metric, _subdivided(points[moved], 2))
+        shorter[moved] = length <= _WORTHWHILE * direct[moved]
+    return Paths(points, shorter, torch.ones_like(shorter))
+
+
+def _over_lattice(
+    metric: RiemannianMetric, start: Tensor, end: Tensor, spacing: float, n_segments: int
+) -> Iterator[tuple[int, Tensor]]:
+    """Pairs that a lattice connects, and their smoothed paths ``(n_segments + 1, 2)``."""
+    a, b = start.double(), end.double()
+    middle = ((a + b) / 2 / spacing).round()
+    reach = math.ceil(_DETOUR * _CELLS) + 1  # the longest line has twice as many cells
+    n_side = 2 * reach + 1
+    side = torch.arange(-reach, reach + 1).to(middle)
+    nodes = (middle.unsqueeze(1) + torch.cartesian_prod(side, side)) * spacing  # (B, K, 2)
+    around = (nodes - a.unsqueeze(1)).norm(dim=-1) + (nodes - b.unsqueeze(1)).norm(dim=-1)
+    inside = around <= _DETOUR * (b - a).norm(dim=-1, keepdim=True)
+    shared, which = torch.unique(nodes[inside], dim=0, return_inverse=True)
+    z = shared.to(start)
+    M = torch.cat([metric.unchecked(part) for part in z.split(metric.points_at_once(z))]).double()
+    M = torch.cat([M, torch.full_like(M[:1], torch.inf)])  # of all nodes that are outside
+    number = torch.full(inside.shape, len(z), device=z.device)
+    number[inside] = which
+
+    steps = torch.tensor(_DIRECTIONS, dtype=torch.float64, device=z.device)
+    lengths = _norms(M.unsqueeze(1), steps * spacing)  # (N + 1, 4), of a step in each direction
+    grid = np.arange(n_side**2).reshape(n_side, n_side)
+    tails, heads, edges = [], [], []
+    for k, (i, j) in enumerate(_DIRECTIONS):
+        tail = grid[: n_side - i, max(0, -j) : n_side - max(0, j)].ravel()
+        head = grid[i:, max(0, j) : n_side - max(0, -j)].ravel()
+        half = lengths[:, k][number]
+        edges.append((half[:, tail] + half[:, head]) / 2)
+        tails.append(tail)
+        heads.append(head)
+    # the ends are joined to the corners of the cells that they lie in
+    corner = torch.cartesian_prod(torch.arange(2), torch.arange(2)).to(middle)
+    for k, point in enumerate((a, b)):
+        cell = (point / spacing).floor() - middle + reach
+        at = (cell.unsqueeze(1) + corner).long()
+        at = at[..., 0] * n_side + at[..., 1]  # (B, 4)
+        away = torch.gather(nodes, 1, at.unsqueeze(-1).expand(-1, -1, 2)) - point.unsqueeze(1)
+        edges.append(_norms(M[number.gather(1, at)], away))
+        tails.append(np.full(4, n_side**2 + k))
+        heads.append(to_numpy(at))
+    weights = to_numpy(torch.cat(edges, dim=1))
+    tails = np.concatenate(tails)
+    nodes = to_numpy(torch.cat([nodes, a.unsqueeze(1), b.unsqueeze(1)], dim=1))
+    for pair in range(len(a)):
+        columns = np.concatenate([x if x.ndim == 1 else x[pair] for x in heads])
+        finite = np.isfinite(weights[pair])
+        # scipy takes an explicit zero for no edge
+        values = np.maximum(weights[pair][finite], np.finfo(np.float64).tiny)
+        graph = csr_array((values, (tails[finite], columns[finite])), shape=(n_side**2 + 2,) * 2)
+        distance, before = dijkstra(graph, directed=False, indices=n_side**2, return_predecessors=True)
+        if np.isfinite(distance[-1]):
+            path = _traced(before, n_side**2, n_side**2 + 1)
+            corners, reached = torch.from_numpy(nodes[pair][path]), torch.from_numpy(distance[path])
+            yield pair, smoothed_polygon(corners, reached.diff(), n_segments, _LATTICE_SMOOTHINGS)
+
+
+def _norms(M: Tensor, v: Tensor) -> Tensor:
+    """Length of vectors ``(..., 2)`` by metric tensors ``(..., 2, 2)``: infinite where it is not a number."""
+    squares = torch.einsum("...i,...ij,...j->...", v, M, v)
+    return squares.clamp_min(0).sqrt().nan_to_num(torch.inf, torch.inf)
+
+
+def _traced(before: np.ndarray, first: int, last: int) -> list[int]:
+    """The nodes of a path from its first to its last, by each node's predecessor."""
+    path = [last]
+    while path[-1] != first:
+        path.append(int(before[path[-1]]))
+    return path[::-1]
+
+
+def _length_or_infinity(metric: RiemannianMetric, points: Tensor) -> Tensor:
+    """Lengths ``(B,)`` of curves, infinite where the metric is not finite on them."""
+    try:
+        return metric.length(points)
+    except ValueError:
+        if len(points) == 1:
+            return points.new_full((1,), torch.inf)
+        return torch.cat([_length_or_infinity(metric, part) for part in points.split(1)])
+
+
+def _subdivided(points: Tensor, pieces: int = _EDGE_SEGMENTS) -> Tensor:
     """Polygons ``(B, n + 1, d)`` with every edge cut into pieces."""
-    weight = torch.arange(_EDGE_SEGMENTS, dtype=points.dtype, device=points.device).unsqueeze(-1) / _EDGE_SEGMENTS
-    pieces = torch.lerp(points[:, :-1].unsqueeze(2), points[:, 1:].unsqueeze(2), weight).flatten(1, 2)
-    return torch.cat([pieces, points[:, -1:]], dim=1)
+    weight = torch.arange(pieces, dtype=points.dtype, device=points.device).unsqueeze(-1) / pieces
+    cut = torch.lerp(points[:, :-1].unsqueeze(2), points[:, 1:].unsqueeze(2), weight).flatten(1, 2)
+    return torch.cat([cut, points[:, -1:]], dim=1)
 
 
-def smoothed_polygon(corners: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
+def smoothed_polygon(corners: Tensor, lengths: Tensor, n_segments: int, times: int = _SMOOTHINGS) -> Tensor:
     """Points at equal steps of length along a polygon ``(k + 1, d)`` with edges of these lengths, smoothed."""
     t = torch.linspace(0, 1, len(corners), dtype=corners.dtype)
     even = even_parameters(t.unsqueeze(0), lengths.unsqueeze(0), n_segments)[0] * (len(corners) - 1)
     left = even.floor().long().clamp(0, len(corners) - 2)
     points = torch.lerp(corners[left], corners[left + 1], (even - left).unsqueeze(-1))
-    for _ in range(_SMOOTHINGS):
+    for _ in range(times):
         points[1:-1] = (points[:-2] + 2 * points[1:-1] + points[2:]) / 4
     return points

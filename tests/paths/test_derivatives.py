@@ -249,7 +249,7 @@ def test_nothing_of_the_solver_is_recorded(generator):
     for max_steps in (1, 100):
         kept.clear()
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda found: found.tensor):
-            result = geodesic(metric, start, end, max_steps=max_steps, rtol=1e-2, differentiable=True)
+            result = geodesic(metric, start, end, max_steps=max_steps, rtol=1e-2, init="line", differentiable=True)
         counts.append(n_recorded(result))
         sizes.append(sum(found.tensor.numel() for found in kept))
     assert result.n_steps.max() > 1

@@ -8,6 +8,8 @@ from problems import deviation, flat_plane, half_plane, linear_decoder, linear_m
 from promises import assert_keeps_its_promises
 
 from geolib import LatentGraph, PullbackMetric, Status, curve_length, geodesic
+from geolib.paths.starts import lattice_paths
+from geolib.riemannian import as_metric
 
 pytestmark = pytest.mark.smoke
 
@@ -205,7 +207,7 @@ BAD = {
         "init": "graph",
         "latents": LATENTS.double(),
     },
-    "init: got 'tree', expected one of 'line', 'graph', 'best'": {"init": "tree", "latents": LATENTS},
+    "init: got 'tree', expected one of 'auto', 'line', 'graph', 'best'": {"init": "tree", "latents": LATENTS},
 }
 
 
@@ -221,3 +223,94 @@ def test_bad_graphs_are_told():
             LatentGraph(IDENTITY, torch.zeros(5, 2), **({"max_nodes": 2} | {name: value}))
     with pytest.raises(ValueError, match=r"end: got shape \(1, 3\)"):
         LatentGraph(IDENTITY, torch.zeros(5, 2)).paths(torch.zeros(1, 2), torch.zeros(1, 3))
+
+
+# Without latents
+
+
+def two_ridges():
+    """Ridges in sigma across x = 0 at y = 0 and y = 0.9: the way below both is shorter than the pass between them."""
+
+    def std(z):
+        x, y = z.split(1, dim=-1)
+        height = 2 * torch.exp(-((x / 0.3) ** 2) / 2) * sum(torch.exp(-(((y - at) / 0.3) ** 2) / 2) for at in (0, 0.9))
+        return torch.cat([height, torch.zeros_like(height)], dim=-1)
+
+    return PullbackMetric(lambda z: z * 1.0, std)
+
+
+def test_by_default_a_curve_begins_on_the_side_of_the_shorter_way():
+    start, end = torch.tensor([[-1.0, 0.3], [1.0, 0.3]], dtype=DTYPE)
+    line, default = geodesic(two_ridges(), start, end, init="line"), geodesic(two_ridges(), start, end)
+    assert line.converged and default.converged
+    assert line.points[16, 1] > 0.3
+    assert default.points[16, 1] < -0.3
+    assert default.length < 0.9 * line.length
+    assert torch.equal(default.length, geodesic(two_ridges(), start, end, init="auto").length)
+
+
+def test_with_latents_the_default_begins_with_their_graph(generator):
+    metric = wall_metric()
+    latents = torch.randn(400, 2, generator=generator, dtype=DTYPE)
+    start, end = pairs(4, generator)
+    by_graph = geodesic(metric, start, end, init="graph", latents=latents)
+    assert torch.equal(geodesic(metric, start, end, latents=latents).points, by_graph.points)
+
+
+def test_other_methods_begin_with_the_line(generator):
+    start, end = pairs(2, generator)
+    for method in ("spline", "georce", "quadratic"):
+        line = geodesic(two_ridges(), start, end, method=method, init="line")
+        assert torch.equal(geodesic(two_ridges(), start, end, method=method).points, line.points)
+
+
+def test_a_path_over_a_lattice_is_the_pair_s_own(generator):
+    metric = as_metric(PullbackMetric(mlp(gain=3.0), deviation()))
+    start, end = pairs(40, generator)
+    start[20:] = end[20:] + 0.01 * (start[20:] - end[20:])  # near ones share no node with the others
+    together = lattice_paths(metric, start, end)
+    assert together.shorter.sum() > 5
+    assert torch.equal(together.points[:, [0, -1]], torch.stack([start, end], dim=1))
+    for i in range(40):
+        alone = lattice_paths(metric, start[i : i + 1], end[i : i + 1])
+        torch.testing.assert_close(alone.points[0], together.points[i], rtol=1e-9, atol=1e-9)
+        assert alone.shorter[0] == together.shorter[i]
+    t = torch.linspace(0, 1, 65, dtype=DTYPE)[:, None]
+    lines = curve_length(metric.source, torch.lerp(start[:, None], end[:, None], t))
+    assert (curve_length(metric.source, together.points) < lines)[together.shorter].all()
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_units_do_not_matter_to_a_lattice(scale):
+    """By a power of two next to the scale, so that the lattice is the same."""
+    scale = 2.0 ** round(math.log2(scale))
+    ridges = two_ridges()
+    scaled = as_metric(PullbackMetric(lambda z: ridges.mean(z / scale), lambda z: ridges.std(z / scale)))
+    start, end = torch.tensor([[[-1.0, 0.3]], [[1.0, 0.3]]], dtype=DTYPE)
+    paths = lattice_paths(as_metric(ridges), start, end)
+    assert paths.shorter.all()
+    torch.testing.assert_close(lattice_paths(scaled, scale * start, scale * end).points / scale, paths.points)
+
+
+def test_a_lattice_that_leaves_the_metric_s_domain_does_no_harm():
+    """Nodes below the half-plane have no metric."""
+    start, end = torch.tensor([[[-2.0, 0.2]], [[2.0, 0.2]]], dtype=DTYPE)
+    paths = lattice_paths(as_metric(half_plane().metric), start, end)
+    assert paths.shorter.all()
+    assert (paths.points[..., 1] > 0).all()
+    g = geodesic(half_plane().metric, start, end)
+    assert g.converged.all()
+    torch.testing.assert_close(g.length, half_plane().distance(start, end), rtol=1e-4, atol=0)
+
+
+def test_no_path_is_sought_where_the_chord_says_that_the_line_is_shortest(generator):
+    calls = []
+
+    def decode(z):
+        calls.append(len(z))
+        return z @ linear_map(2, 5, 20).T.to(z)
+
+    start, end = pairs(10, generator)
+    metric = as_metric(PullbackMetric(decode))
+    lattice_paths(metric, start, end)
+    assert sum(calls) < 10 * 64

@@ -124,7 +124,7 @@ def two_ridges():
 
 def test_a_local_minimum_is_found_out_and_the_path_leads_to_the_global_one():
     metric, (start, end) = two_ridges(), WALL + torch.tensor([0.0, 0.3], dtype=DTYPE)
-    local = geodesic(metric, start, end)
+    local = geodesic(metric, start, end, init="line")
     assert local.converged
     assert local.points[16, 1] > 0.3
     found = global_distances(metric, start, end, **SMALL)

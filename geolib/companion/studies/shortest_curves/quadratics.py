@@ -17,7 +17,7 @@ from geolib.paths.problem import Problem
 from geolib.riemannian import as_metric
 from geolib.solvers import quadratic
 
-N_SEGMENTS, RTOL, MAX_STEPS = 32, 1e-4, 100  # geodesic()'s own
+N_SEGMENTS, RTOL, MAX_STEPS = 32, 1e-4, 300  # geodesic()'s own
 N_POINTS = 257  # of a curve that is drawn or measured, at equal steps of t
 
 
@@ -97,7 +97,10 @@ def compared(g: Generator, start: Tensor, end: Tensor, *, repeats: int = 3) -> d
         "cold": functools.partial(solve, method="quadratic"),
         "warm": functools.partial(solve, method="quadratic", warm_start=True),
     }
-    free = {"newton": solve, "graph": functools.partial(solve, init="graph", latents=g.train_latents)}
+    free = {
+        "newton": functools.partial(solve, init="line"),
+        "graph": functools.partial(solve, init="graph", latents=g.train_latents),
+    }
     return measured(quadratics, repeats=repeats) | measured(free, repeats=1)
 
 
