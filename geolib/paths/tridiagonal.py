@@ -21,37 +21,50 @@ def solve(diagonal: Tensor, right: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     Source:
         Heller 1976, "Some aspects of the cyclic reduction algorithm for block tridiagonal linear systems".
     """
-    n, d = b.shape[1:]
-    if n % 2 == 0:
-        # one more block, coupled to nothing, gives each block that remains a neighbour on either side
-        eye = torch.eye(d, dtype=b.dtype, device=b.device).expand(len(b), 1, d, d)
-        diagonal, right = torch.cat([diagonal, eye], dim=1), torch.cat([right, torch.zeros_like(eye)], dim=1)
-        b = torch.cat([b, torch.zeros_like(b[:, :1])], dim=1)
-    # blocks 0, 2, 4, ... are eliminated; each couples to the one before it and the one after it
-    L, failed = torch.linalg.cholesky_ex(diagonal[:, ::2])
-    definite = (failed == 0).all(-1)
-    if n == 1:
-        return torch.cholesky_solve(b.unsqueeze(-1), L).squeeze(-1), definite
-    coupled = b.new_zeros(*L.shape[:-1], 2 * d + 1)
-    coupled[:, 1:, :, :d] = right[:, 1::2].mT
-    coupled[:, :-1, :, d:-1] = right[:, ::2]
-    coupled[..., -1] = b[:, ::2]
-    W = torch.linalg.solve_triangular(L, coupled, upper=False)
-    # what is left of block 2j + 1 lies between the eliminated blocks j (on its left) and j + 1
-    on_left, on_right = W[:, :-1, :, d:], W[:, 1:, :, :]
-    before, after = on_left[..., :d], on_right[..., :d]
-    remaining, definite_rest = solve(
-        diagonal[:, 1::2] - before.mT @ before - after.mT @ after,
-        -after[:, :-1].mT @ on_right[:, :-1, :, d:-1],
-        b[:, 1::2] - (before.mT @ on_left[..., d:]).squeeze(-1) - (after.mT @ on_right[..., 2 * d :]).squeeze(-1),
-    )
-    rest = W[..., -1:].clone()
-    rest[:, :-1] -= before @ remaining.unsqueeze(-1)
-    rest[:, 1:] -= after @ remaining.unsqueeze(-1)
-    x = torch.empty_like(b)
-    x[:, ::2] = torch.linalg.solve_triangular(L.mT, rest, upper=True).squeeze(-1)
-    x[:, 1::2] = remaining
-    return x[:, :n], definite & definite_rest
+    d = b.shape[-1]
+    # the right sides stand beside the diagonal blocks, and what couples blocks has the other sign
+    system, coupling = torch.cat([diagonal, b.unsqueeze(-1)], dim=-1), -right
+    levels, failed = [], []
+    while True:
+        n = system.shape[1]
+        if n > 1 and n % 2 == 0:
+            # one more block, coupled to nothing, gives each block that remains a neighbour on either side
+            eye = torch.eye(d, d + 1, dtype=b.dtype, device=b.device).expand(len(b), 1, d, d + 1)
+            system = torch.cat([system, eye], dim=1)
+            coupling = torch.cat([coupling, torch.zeros_like(eye[..., :d])], dim=1)
+        # blocks 0, 2, 4, ... are eliminated; each couples to the one before it and the one after it
+        own = system[:, ::2]
+        L, info = torch.linalg.cholesky_ex(own[..., :d])
+        failed.append(info)
+        if n == 1:
+            break
+        # four parts: to the one before it, -b, to the one after it, -b
+        coupled = b.new_zeros(*L.shape[:-1], 2 * d + 2)
+        coupled[:, 1:, :, :d] = coupling[:, 1::2].mT
+        coupled[:, :-1, :, d + 1 : -1] = coupling[:, ::2]
+        coupled[..., d :: d + 1] = -own[..., d:]
+        W = torch.linalg.solve_triangular(L, coupled, upper=False)
+        levels.append((n, L, W))
+        # what is left of block 2j + 1 lies between the eliminated blocks j (on its left) and j + 1
+        before, after = W[..., d + 1 :], W[..., : d + 1]
+        on_left, on_right = before[:, :-1], after[:, 1:]
+        system = system[:, 1::2] - on_left[..., :d].mT @ on_left - on_right[..., :d].mT @ on_right
+        coupling = after[:, 1:-1, :, :d].mT @ before[:, 1:-1, :, :d]
+    last = torch.linalg.solve_triangular(L, own[..., d:], upper=False)
+    own = torch.linalg.solve_triangular(L.mT, last, upper=True).squeeze(-1)
+    # beside every block stands minus a half, which either column of -b is multiplied by; what lies before the first and
+    # after the last block is multiplied by zero
+    x = b.new_full((len(b), 3, d + 1), -0.5)
+    x[:, 1:-1, :d] = own
+    for n, L, W in reversed(levels):
+        # each eliminated block with its neighbours, as they lie in memory
+        neighbours = x.as_strided((*W.shape[:2], 2 * d + 2, 1), (x.stride(0), d + 1, 1, 1))
+        own = torch.linalg.solve_triangular(L.mT, W @ neighbours, upper=True).squeeze(-1)
+        remaining = x[:, 1:-1, :d]
+        x = b.new_full((len(b), 2 * own.shape[1] + 1, d + 1), -0.5)
+        x[:, 1::2, :d], x[:, 2:-1:2, :d] = own, remaining
+        x = x[:, : n + 2]
+    return x[:, 1:-1, :d], torch.cat(failed, dim=1).sum(-1) == 0
 
 
 def solve_regularised(diagonal: Tensor, right: Tensor, b: Tensor) -> Tensor:
@@ -70,8 +83,8 @@ def solve_regularised(diagonal: Tensor, right: Tensor, b: Tensor) -> Tensor:
     while len(todo) and level < 1e-2:
         ridge = (level * scale[todo])[:, None, None, None] * eye
         part, definite = solve(diagonal[todo] + ridge, right[todo], b[todo])
-        x[todo[definite]] = part[definite]
-        todo = todo[~definite]
+        x[todo] = torch.where(definite[:, None, None], part, 0.0)
+        todo = todo[(~definite).nonzero()[:, 0]]
         level *= 30
     return x
 

@@ -75,21 +75,24 @@ def solve(problem: Problem) -> Solution:
         solver_length[rows] = curves.expansion.squares.clamp_min(0).sqrt().sum(-1)
         resolved = settled & (next_gain <= problem.rtol) & (not coarse)
         spent = ~settled & (curves.steps_left == 0)
-        status[rows[resolved]] = Status.CONVERGED
-        status[rows[spent]] = Status.MAX_STEPS
-        going_on = ~(resolved | spent) & (curves.n_segments < _FINER * enough)
-        curves.forget_jumps((~resolved & ~going_on).nonzero()[:, 0])
-        done.append((rows[~going_on], curves.points[~going_on]))
-        if not bool(going_on.any()):
+        reached = torch.where(spent, Status.MAX_STEPS, status[rows])
+        status[rows] = torch.where(resolved, Status.CONVERGED, reached)
+        ended = resolved | spent | (curves.n_segments >= _FINER * enough)
+        going_on, short, unresolved = _sorted_by(torch.where(resolved, 1, 2 * ended))
+        curves.forget_jumps(unresolved)
+        for ending in (short, unresolved):
+            if len(ending):
+                done.append((rows[ending], curves.points[ending]))
+        if not len(going_on):
             break
         finer = curves.refined(going_on)
         finer.take_back(curves.seen[going_on], ~(2 * finer.expansion.total <= curves.limit[going_on]))
         doubled = True
         # a curve through points where the metric is finite may leave the region where it is
-        outside = ~finer.finite
-        if bool(outside.any()):
-            done.append((finer.index[outside], curves.points[going_on][outside]))
-            finer = finer.subset(~outside)
+        outside = (~finer.finite).nonzero()[:, 0]
+        if len(outside):
+            done.append((finer.index[outside], curves.points[going_on[outside]]))
+            finer = finer.subset(finer.finite.nonzero()[:, 0])
         curves = finer
     rows, points = zip(*done, strict=True)
     return Solution(Curve.joined([Curve.through(part) for part in points], rows), status, n_steps, solver_length)
@@ -171,7 +174,7 @@ class _Curves:
     def forget_jumps(self, rows: Tensor) -> None:
         """Put those of ``rows (b,)`` that jumped over something back to where nothing was."""
         if len(rows):
-            blind = rows[self.jumped(rows)]
+            blind = rows[self.jumped(rows).nonzero()[:, 0]]
             self.points[blind] = self.seen[blind]
 
     def take_back(self, seen: Tensor, jumped: Tensor) -> None:
@@ -182,6 +185,7 @@ class _Curves:
             return
         before = _Curves(self.energy, self.index[rows], resampled(seen[rows], self.n_segments), self.steps_left[rows])
         shorter = ~(before.expansion.total >= self.expansion.total[rows]) & before.finite
+        shorter = shorter.nonzero()[:, 0]
         chosen = rows[shorter]
         self.points[chosen] = before.points[shorter]
         self.local_blocks[chosen], self.damping[chosen], self.ridge[chosen], self.exact[chosen] = 0, 0, 0, False
@@ -228,28 +232,26 @@ class _Curves:
             small = (left <= trusted.clamp_min(floor)) & (short | ~free) | (self.damping[active] > _STUCK)
             # of a damped step little is to be expected, and little follows from it: second derivatives tell
             doubtful = small & ~free & ~self.exact[active] & (self.steps_left[active] > 0) & (looks[active] > 0)
-            settled[active[small & ~doubtful]] = True
+            settled[active] = small & ~doubtful
             # the last step costs nothing, as nothing is evaluated after it
             last = small & free
-            self.points[active[last], 1:-1] += step[last]
-            if bool(doubtful.any()):
-                self.look(active[doubtful])
-                looks[active[doubtful]] -= 1
-                self.damping[active[doubtful]] = 0
-            going_on = (~small | doubtful) & (self.steps_left[active] > 0)
-            trying = going_on & ~doubtful
-            if not bool(going_on.any()) or n == max_steps:
+            self.points[active, 1:-1] += torch.where(last[:, None, None], step, 0.0)
+            _, trying, looking = _sorted_by(torch.where(~small & (self.steps_left[active] > 0), 1, 2 * doubtful))
+            if len(looking):
+                rows = active[looking]
+                self.look(rows)
+                looks[rows] -= 1
+                self.damping[rows] = 0
+            if not len(trying) + len(looking) or n == max_steps:
                 break
-            tried = active[trying]
-            if len(tried):
-                self._try(tried, step[trying], gain[trying])
-                untried[tried] = False
-            active = active[going_on]
+            if len(trying):
+                self._try(active[trying], step[trying], gain[trying])
+                untried[active[trying]] = False
+            active = active[torch.cat([trying, looking]).sort().values if len(looking) else trying]
             n += 1
             if n % _STEPS_SEEN == 0:
-                blind = self.jumped(active)
-                self.seen[active[~blind]] = self.points[active[~blind]]
-                active = active[~blind]
+                active = active[(~self.jumped(active)).nonzero()[:, 0]]
+                self.seen[active] = self.points[active]
         return next_gain, settled
 
     def look(self, rows: Tensor) -> None:
@@ -265,35 +267,31 @@ class _Curves:
         rest, rest_right = self.energy.spread(self.local_blocks[active])
         if now.connection is not None:
             rest, rest_right = rest + now.connection[0][active], rest_right + now.connection[1][active]
-        # a small isotropic term for directions in which nothing changes, and more of it after steps that went too far
-        eye = torch.eye(gradient.shape[-1], dtype=gradient.dtype, device=gradient.device)
         scale = now.scale[active].clamp_min(torch.finfo(gradient.dtype).tiny)
         reach = self.reach(active)
         step = torch.zeros_like(gradient)
         todo = torch.arange(len(active), device=active.device)
+        held = self.damping[active].nonzero()[:, 0]
+        damped = len(held) > 0
         for _ in range(_ATTEMPTS):
-            damping = self.damping[active[todo]]
-            weight = (1 + damping)[:, None, None, None]
-            rounding_floor = (10 * torch.finfo(scale.dtype).eps * scale[todo])[:, None, None, None] * eye
-            ridge = self.ridge[active[todo]] + _LATENT * damping.square()
-            latent = (ridge * scale[todo])[:, None, None, None] * eye
-            matrix = weight * diagonal[todo] + rest[todo] + rounding_floor + 2 * latent
-            held = damping.nonzero()[:, 0]
-            if len(held):
-                # in directions in which the metric is small its second derivatives are what must be held
-                matrix[held] += (weight[held] - 1) * _size(rest[todo[held]], rest_right[todo[held]])
-            part, definite = tridiagonal.solve(
-                matrix, weight * right[todo] + rest_right[todo] - latent, -gradient[todo]
+            rows = active[todo]
+            damping, ridge = self.damping[rows], self.ridge[rows]
+            matrix, beside = self._matrix(
+                (diagonal[todo], right[todo]), (rest[todo], rest_right[todo]), scale[todo], damping, ridge, held
             )
-            step[todo[definite]] = part[definite]
+            part, definite = tridiagonal.solve(matrix, beside, -gradient[todo])
+            step[todo] = torch.where(definite[:, None, None], part, step[todo])
             # farther than the curve is long the model says nothing
             far = definite & (part.norm(dim=-1).amax(-1) > reach[todo])
-            rows = active[todo]
-            self.damping[rows] = torch.where(definite, damping, (4 * damping).clamp_min(_LEAST_DAMPING))
-            self.ridge[rows] = torch.where(far, (30 * self.ridge[rows]).clamp_min(_LEAST_RIDGE), self.ridge[rows])
-            todo = todo[~definite | far]
+            damping = torch.where(definite, damping, (4 * damping).clamp_min(_LEAST_DAMPING))
+            self.damping[rows] = damping
+            self.ridge[rows] = torch.where(far, (30 * ridge).clamp_min(_LEAST_RIDGE), ridge)
+            _, free, held = _sorted_by(torch.where(~definite | far, torch.where(damping > 0, 2, 1), 0))
+            todo = todo[torch.cat([free, held])]
             if not len(todo):
                 break
+            held = torch.arange(len(free), len(todo), device=todo.device)
+            damped = damped or len(held) > 0
         else:
             # the secant approximation from elsewhere does not hold here
             self.local_blocks[active[todo]] = 0
@@ -302,12 +300,33 @@ class _Curves:
             step[todo] = tridiagonal.solve_regularised(diagonal[todo], right[todo], -gradient[todo])
             step[todo] /= weight[:, None, None]
         gain = -(gradient * step).sum((-2, -1))
-        held = self.damping[active].nonzero()[:, 0]
-        if len(held):
+        if damped:
             # a damped step is not the model's minimum
-            bent = tridiagonal.product(diagonal[held] + rest[held], right[held] + rest_right[held], step[held])
-            gain[held] = 2 * gain[held] - (step[held] * bent).sum((-2, -1))
+            bent = tridiagonal.product(diagonal + rest, right + rest_right, step)
+            gain = torch.where(self.damping[active] > 0, 2 * gain - (step * bent).sum((-2, -1)), gain)
         return step, gain
+
+    @staticmethod
+    def _matrix(
+        gauss_newton: tuple[Tensor, Tensor],
+        rest: tuple[Tensor, Tensor],
+        scale: Tensor,
+        damping: Tensor,
+        ridge: Tensor,
+        held: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The system of a step: the Gauss-Newton part with more weight, the rest, and multiples of the identity."""
+        weight = (1 + damping)[:, None, None, None]
+        matrix, beside = weight * gauss_newton[0] + rest[0], weight * gauss_newton[1] + rest[1]
+        if len(held):
+            # in directions in which the metric is small its second derivatives are what must be held
+            matrix[held] += (weight[held] - 1) * _size(*(part[held] for part in rest))
+        # a small isotropic term for directions in which nothing changes, and more of it after steps that went too far
+        latent = (ridge + _LATENT * damping.square()) * scale
+        rounding_floor = 10 * torch.finfo(scale.dtype).eps * scale
+        matrix.diagonal(dim1=-2, dim2=-1).add_((rounding_floor + 2 * latent)[:, None, None])
+        beside.diagonal(dim1=-2, dim2=-1).sub_(latent[:, None, None])
+        return matrix, beside
 
     def _try(self, active: Tensor, step: Tensor, gain: Tensor) -> None:
         """Take the steps that lower the energy, and learn from them."""
@@ -324,16 +343,23 @@ class _Curves:
         self.damping[active] = torch.where(accepted, damping, shorter)
         self.ridge[active] = torch.where(share > _GOOD, self.ridge[active] / 3, self.ridge[active])
 
-        moved = active[accepted]
-        self.points[moved] = points[accepted]
+        chosen = accepted.nonzero()[:, 0]
+        moved = active[chosen]
+        self.points[moved] = points[chosen]
         self.exact[moved] = False
         self.local_blocks[moved] = _learnt(
             self.local_blocks[moved],
-            self.energy.at_blocks(step[accepted]),
-            found.change[accepted],
-            found.block_metric[accepted],
+            self.energy.at_blocks(step[chosen]),
+            found.change[chosen],
+            found.block_metric[chosen],
         )
-        self.expansion.put(moved, found, accepted)
+        self.expansion.put(moved, found, chosen)
+
+
+def _sorted_by(code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The places in ``code (b,)`` of 0, of 1 and of 2, rising. The host waits once for all three."""
+    numbers = (code == torch.arange(3, device=code.device).unsqueeze(-1)).sum(-1).tolist()
+    return code.argsort(stable=True).split(numbers)
 
 
 def _learnt(local_blocks: Tensor, step: Tensor, change: Tensor, metric: Tensor) -> Tensor:

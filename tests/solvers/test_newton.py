@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from costs import operations_and_waits
 from problems import (
     conv_decoder,
     deviation,
@@ -27,6 +28,7 @@ from torch import nn
 
 from geolib import METHODS, PullbackMetric, Status, curve_energy, curve_length, geodesic
 from geolib.paths.energy import path_energy
+from geolib.paths.problem import Problem
 from geolib.riemannian import ImmersedMetric, as_metric
 from geolib.solvers import newton
 
@@ -433,6 +435,34 @@ def test_a_hundred_thousand_pairs_stay_under_two_gibibytes():
     assert done.returncode == 0, done.stderr
     unit = 1 if sys.platform == "darwin" else 1024
     assert int(done.stdout) * unit < 2 * 2**30
+
+
+# A GPU is kept busy
+
+WAITED_FOR = {
+    "a decoder": (PullbackMetric(mlp(8, 200, gain=1, width=64)), 8, 50),
+    "one pair": (PullbackMetric(mlp(8, 200, gain=1, width=64)), 8, 1),
+    "damped": (PullbackMetric(mlp(gain=2)), 2, 5),
+    "a callable": (half_plane().metric, 2, 20),
+}
+
+
+@pytest.mark.parametrize("case", WAITED_FOR)
+def test_an_iteration_waits_for_the_device_ten_times_at_most(case, generator, monkeypatch):
+    """What a solve reads before and between its levels is shared out among its iterations."""
+    metric, d, n = WAITED_FOR[case]
+    start, end = pairs(n, generator, d)
+    if case == "a callable":
+        start, end = start.abs() + 0.1, end.abs() + 0.1
+    problem = Problem(as_metric(metric), start, end, None, 32, 1e-3, torch.full((n,), 20), lambda: None)
+    newton.solve(problem)  # what is looked at once only
+    attempted = []
+    step = newton._Curves._step
+    monkeypatch.setattr(newton._Curves, "_step", lambda self, active: attempted.append(active) or step(self, active))
+    with torch.no_grad():
+        _, waits = operations_and_waits(lambda: newton.solve(problem))
+    assert len(attempted) > 2
+    assert waits <= 10 * len(attempted)
 
 
 # A GPU gives what the CPU gives
