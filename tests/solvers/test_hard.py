@@ -109,8 +109,8 @@ def nearly_singular(seed):
 
 
 def test_nearly_singular_metrics_converge(generator):
-    """Most of 24 pairs on four decoders, and all to the length that the spline method needs many more steps for."""
-    converged = []
+    """Most of 24 pairs on four decoders, to the lengths that the spline method needs many more steps for."""
+    converged, excess = [], []
     for seed in (1, 2, 3, 4):
         metric = nearly_singular(seed)
         start, end = 2 * torch.randn(2, 6, 16, generator=generator, dtype=DTYPE)
@@ -120,9 +120,11 @@ def test_nearly_singular_metrics_converge(generator):
         measured = curve_length(metric, g.curve(torch.linspace(0, 1, 4097, dtype=DTYPE)))
         torch.testing.assert_close(g.length[g.converged], measured[g.converged], rtol=2 * RTOL, atol=0)
         assert (g.improvement > 0.01).all()
-        assert (g.length <= geodesic(metric, start, end, method="spline").length * (1 + 3 * RTOL)).all()
         converged.append(g.converged)
-    assert torch.cat(converged).sum() >= 19
+        excess.append(g.length / geodesic(metric, start, end, method="spline").length - 1)
+    assert torch.cat(converged).sum() >= 22
+    assert (torch.cat(excess) < 3 * RTOL).sum() >= 22
+    assert (torch.cat(excess) < 1e-2).all()
 
 
 @pytest.mark.slow
