@@ -442,7 +442,7 @@ def test_a_hundred_thousand_pairs_stay_under_two_gibibytes():
 WAITED_FOR = {
     "a decoder": (PullbackMetric(mlp(8, 200, gain=1, width=64)), 8, 50),
     "one pair": (PullbackMetric(mlp(8, 200, gain=1, width=64)), 8, 1),
-    "damped": (PullbackMetric(mlp(gain=2)), 2, 5),
+    "damped": (PullbackMetric(mlp(gain=3)), 2, 10),
     "a callable": (half_plane().metric, 2, 20),
 }
 
@@ -454,14 +454,16 @@ def test_an_iteration_waits_for_the_device_ten_times_at_most(case, generator, mo
     start, end = pairs(n, generator, d)
     if case == "a callable":
         start, end = start.abs() + 0.1, end.abs() + 0.1
-    problem = Problem(as_metric(metric), start, end, None, 32, 1e-3, torch.full((n,), 20), lambda: None)
+    problem = Problem(as_metric(metric), start, end, None, 32, 1e-3, torch.full((n,), 8), lambda: None)
     newton.solve(problem)  # what is looked at once only
-    attempted = []
-    step = newton._Curves._step
+    attempted, damped = [], []
+    step, size = newton._Curves._step, newton._size
     monkeypatch.setattr(newton._Curves, "_step", lambda self, active: attempted.append(active) or step(self, active))
+    monkeypatch.setattr(newton, "_size", lambda *blocks: damped.append(blocks) or size(*blocks))
     with torch.no_grad():
         _, waits = operations_and_waits(lambda: newton.solve(problem))
     assert len(attempted) > 2
+    assert bool(damped) == (case in ("damped", "a callable"))
     assert waits <= 10 * len(attempted)
 
 
