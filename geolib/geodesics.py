@@ -68,9 +68,12 @@ def geodesic(
         a ``Geodesic``. A local minimum: among several geodesics between two points it need not be the shortest. A
         curve that did not converge is still the shortest found, never longer than the straight line; ``converged``
         and ``status`` tell. A feature of the metric that is narrower than a curve's latent length over
-        ``2 n_segments`` can be missed by all measures. Generators should be smooth (tanh, SiLU, ELU, softplus): at the
-        kinks of ReLU the geodesic equation does not hold, and curves across many of them may be short and yet end as
-        ``NOT_GEODESIC``. Memory stays flat in the number of pairs but for the result itself: they are worked on in
+        ``2 n_segments`` can be missed by all measures. Where the metric's map is a chain (``nn.Sequential``) of affine
+        layers, ReLU and leaky ReLU, without ``std``, shortest curves are polygons with corners at its kinks; ``newton``
+        finds these, and ``converged`` says that no curve beside is shorter by more than ``rtol``. At all other kinks
+        (ReLU called as a function, or before a sigmoid) the geodesic equation does not hold, and curves across many of
+        them may be short and yet end as ``NOT_GEODESIC``: prefer smooth layers there (tanh, SiLU, ELU, softplus).
+        Memory stays flat in the number of pairs but for the result itself: they are worked on in
         blocks, whose size follows from the metric's ``chunk_size``.
 
     Raises:

@@ -1,6 +1,7 @@
 """Values and derivatives of any torch callable along tangent vectors, and what it must be to have them."""
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -97,6 +98,36 @@ def try_map(name: str, function: Map, z: Tensor) -> Tensor:
     return alone
 
 
+def kink(layer: nn.Module) -> float | None:
+    """The slope below zero of a layer that has a kink there and slope 1 above; None for any other layer."""
+    if type(layer) is nn.ReLU:
+        return 0.0
+    return layer.negative_slope if type(layer) is nn.LeakyReLU else None
+
+
+def chain(function: Map) -> list[nn.Module] | None:
+    """The layers of a chain of affine ones and of those with a ``kink``; None where the function is no such chain."""
+    if not isinstance(function, nn.Module) or function._forward_hooks or function._forward_pre_hooks:
+        return None
+    if type(function) is nn.Sequential:
+        parts = [chain(layer) for layer in function]
+        return None if None in parts else list(itertools.chain.from_iterable(parts))
+    affine = type(function) is nn.Linear or (type(function) in _AFFINE and not function.training)
+    return [function] if affine or kink(function) is not None else None
+
+
+class SmoothKink(nn.Module):
+    """A leaky ReLU, rounded over ``width`` on either side of its kink."""
+
+    def __init__(self, slope: float, width: float):
+        super().__init__()
+        self.slope, self.width = slope, width
+
+    def forward(self, x: Tensor) -> Tensor:
+        rounded = nn.functional.softplus(x, beta=1 / self.width, threshold=40.0)
+        return self.slope * x + (1 - self.slope) * rounded
+
+
 # Exact types, since a subclass may do anything. In evaluation mode all of the first kind are affine maps.
 _AFFINE = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
@@ -104,7 +135,7 @@ _AFFINE = (
 )
 _ELEMENTWISE = (
     *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.Mish),
-    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU),
+    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, SmoothKink),
 )
 # Slopes that follow from the value. Forward mode has a fixed cost of 80 us a layer.
 _SLOPES = {nn.Tanh: lambda value: 1 - value.square(), nn.Sigmoid: lambda value: value * (1 - value)}

@@ -9,6 +9,7 @@ from torch import Tensor
 from geolib import checks
 from geolib.paths import tridiagonal
 from geolib.paths.energy import path_energy
+from geolib.paths.polygons import Cells, left_to_gain
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 _FLAT = 1e-2  # share of the stiffness by which a second variation must be negative to count
@@ -35,6 +36,11 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
 
     The acceleration is read off the gradient of the discrete energy,
     :math:`(D_t\gamma')_i = -(N/2) M^{-1} \partial E / \partial p_i`.
+
+    A chain of affine layers and (leaky) ReLU has no such equation. There the curve is taken as straight between its
+    points, and :math:`\rho` is what its excess :math:`\rho^2 / (2 \pi^2)` over the shortest curve beside it says:
+    through the same cells, on which the map is affine and the length of polygons convex; where several kinks meet,
+    also through the cells on other sides.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
@@ -66,7 +72,7 @@ def geodesic_index(metric: Metric, points: Tensor) -> Tensor:
 
     A geodesic of index 0 is a local minimum of the length; it has as many conjugate points inside as its index says. An
     eigenvalue counts where it is more negative than 1 % of :math:`\int |D_t \delta|^2`, as the discretisation cannot
-    tell smaller ones from zero.
+    tell smaller ones from zero. On a chain of affine layers and (leaky) ReLU there are none.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``, twice differentiable by torch.
@@ -104,6 +110,12 @@ class Certificate:
 @torch.no_grad()
 def certify(metric: RiemannianMetric, points: Tensor) -> Certificate:
     """The certificate of curves ``(B, N + 1, d)`` that need no check."""
+    cells = Cells.of(metric)
+    if cells is not None:
+        gain = left_to_gain(cells, points)
+        return Certificate(
+            math.pi * (2 * gain).sqrt(), torch.zeros_like(gain, dtype=torch.long), torch.zeros_like(points)
+        )
     parts = [_certificate(metric, part) for part in points.split(metric.curves_at_once(points))]
     return Certificate(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Certificate)))
 

@@ -45,7 +45,8 @@ _SENTENCES = {
     Status.SINGULAR: "the metric is zero along the whole straight line, so its length says nothing",
     Status.UNRESOLVED: "the metric changes within less than a segment of the curve; raise n_segments",
     Status.NOT_GEODESIC: "the curve stopped getting shorter before it satisfied the geodesic equation; raise "
-    "n_segments, or accept it where the generator has kinks (ReLU), at which the equation does not hold",
+    "n_segments, or accept it where the generator has kinks other than those of a chain of affine layers and ReLU, at "
+    "which the equation does not hold",
     Status.CONVERGED_FROM_LINE: "the curve is a geodesic to the tolerance, but began as the straight line, as the "
     "graph does not connect start and end; give more latents",
     Status.BEST_OF_ITS_KIND: "the shortest curve that this method can draw, which is no geodesic to the tolerance; "
@@ -72,7 +73,7 @@ class Geodesic:
     """``(..., N + 1, d)``, equally spaced in length; first and last exactly start and end"""
     curve: Curve
     """the smooth curves: ``g.curve(t)`` is ``(..., T, d)`` for ``t (T,)`` in [0, 1], at a speed that may vary, and
-    ``g.curve.velocity(t)`` its derivative"""
+    ``g.curve.velocity(t)`` its derivative. A polygon, on a map with kinks, is at rest at its corners"""
     length: Tensor
     """``(...)``, Riemannian; never more than ``line_length``. With a gradient where ``differentiable`` asked for one"""
     line_length: Tensor
@@ -82,7 +83,8 @@ class Geodesic:
     space. So ``length / lower_bound`` bounds how many times longer than the shortest curve this one can be. It is 0,
     which says nothing, for a metric that has no immersion (Eq. 4, a callable)"""
     residual: Tensor
-    """``(...)``, ``geodesic_residual`` of the points, or of up to 8 times as many where more segments were needed"""
+    """``(...)``, ``geodesic_residual`` of the points, or of up to 8 times as many where more segments were needed, or
+    of all corners where the map is a chain of affine layers and ReLU"""
     index: Tensor
     """``(...)``, ``geodesic_index`` of the same points: 0 for a geodesic that is a local minimum. It is 0 too where no
     curve that was tried in these directions is shorter"""

@@ -1,15 +1,23 @@
 """Newton's method on discrete curves, from coarse to fine, with second derivatives by a secant approximation."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from geolib import checks
+from geolib.metric import PullbackMetric
 from geolib.paths import tridiagonal
 from geolib.paths.energy import Expansion, PathEnergy, path_energy
 from geolib.paths.interpolant import Curve
+from geolib.paths.polygons import Cells, descend, polygon_curve
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Status
+from geolib.riemannian import as_metric
 
+# How far kinks are rounded, one after the other, relative to the heights of what they bend.
+_WIDTHS = (0.2, 0.05, 0.0125)
+_ROUNDED_RTOL = 1e-3  # there
 _COARSEST = 8  # segments; fewer may see no way to bend
 _FINER = 8  # the finest curve has so many times the segments that are enough for n_segments
 # Times rtol. A curve is settled when its next step will gain less: that step is taken, and with second derivatives
@@ -42,10 +50,16 @@ def solve(problem: Problem) -> Solution:
     with the first of 16, 32 ... that reaches ``n_segments``. Curves are doubled along their cubics, to at least
     ``n_segments / 2`` and on until another doubling is expected to gain less than ``rtol``.
 
+    On a chain of affine layers and (leaky) ReLU curves begin where the kinks are rounded, less and less, and are then
+    polygons with corners at the kinks, which are moved within these by Newton's method on the length.
+
     Source:
         Structured secants: Dennis, Gay & Welsch 1981. The method is this project's own: GEORCE (Rygaard & Hauberg 2024)
         also solves for all points at once, but without connection terms and second derivatives.
     """
+    cells = Cells.of(problem.metric)
+    if cells is not None:
+        return _across_kinks(problem, cells)
     enough = _COARSEST
     while enough < problem.n_segments / 2:
         enough *= 2
@@ -96,6 +110,24 @@ def solve(problem: Problem) -> Solution:
         curves = finer
     rows, points = zip(*done, strict=True)
     return Solution(Curve.joined([Curve.through(part) for part in points], rows), status, n_steps, solver_length)
+
+
+def _across_kinks(problem: Problem, cells: Cells) -> Solution:
+    """On a map with kinks: along the map with its kinks rounded, less and less, and then exactly."""
+    rounded, n_steps = problem, torch.zeros_like(problem.max_steps)
+    for width in _WIDTHS:
+        metric = as_metric(PullbackMetric(cells.smooth(width, problem.start)))
+        left = problem.max_steps - n_steps
+        found = solve(replace(rounded, metric=metric, rtol=max(problem.rtol, _ROUNDED_RTOL), max_steps=left))
+        n_steps = n_steps + found.n_steps
+        rounded = replace(problem, init=found.curve.even_points(problem.n_segments))
+    points = found.curve.even_points(4 * problem.n_segments)
+    corners, left, more = descend(cells, points, problem.rtol, problem.max_steps - n_steps)
+    n_steps = n_steps + more
+    spent = (left > problem.rtol) & (n_steps >= problem.max_steps)
+    status = torch.where(spent, Status.MAX_STEPS, torch.full_like(n_steps, Status.CONVERGED))
+    curve = polygon_curve(corners)
+    return Solution(curve, status, n_steps, problem.metric.length(corners))
 
 
 def _initial_points(problem: Problem, enough: int) -> Tensor:

@@ -1,0 +1,224 @@
+"""Shortest curves on piecewise linear maps: polygons with corners at kinks."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from geolib import PullbackMetric, Status, curve_length, geodesic, geodesic_residual, is_geodesic
+from geolib.paths.polygons import Cells, Polygons, exact_length
+from geolib.riemannian import as_metric
+
+F64 = torch.float64
+
+
+def linear(weight, bias=None):
+    weight = torch.tensor(weight, dtype=F64)
+    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=F64)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+        layer.bias.copy_(torch.zeros(len(weight)) if bias is None else torch.tensor(bias))
+    return layer
+
+
+def quadrants(weight):
+    """A map that is linear in every quadrant, from ``relu`` of x, -x, y, -y."""
+    return nn.Sequential(linear([[1, 0], [-1, 0], [0, 1], [0, -1]]), nn.ReLU(), linear(weight))
+
+
+def decoder(activation, seed, sizes=(8, 64, 64, 200)):
+    generator = torch.Generator().manual_seed(seed)
+    layers = []
+    for n_in, n_out in itertools.pairwise(sizes):
+        layer = nn.Linear(n_in, n_out, dtype=F64)
+        with torch.no_grad():
+            layer.weight.copy_(torch.randn(n_out, n_in, generator=generator, dtype=F64) / math.sqrt(n_in))
+            layer.bias.copy_(torch.randn(n_out, generator=generator, dtype=F64) / math.sqrt(n_in))
+        layers += [layer, activation()]
+    return nn.Sequential(*layers[:-1])
+
+
+def pairs(n, d, seed):
+    return torch.randn(2, n, d, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
+def on_chords(metric, g, n=4096):
+    """The lengths of curves on so many chords."""
+    t = torch.linspace(0, 1, n + 1, dtype=F64)
+    return torch.stack([curve_length(metric, points) for points in g.curve(t)])
+
+
+@pytest.mark.parametrize("height", [0.3, 1.5, 20.0])
+def test_a_folded_plane_is_unfolded(height):
+    metric = PullbackMetric(quadrants([[1, -1, 0, 0], [0, 0, 1, -1], [height, height, 0, 0]]))
+    start, end = pairs(40, 2, 0)
+    flat = torch.tensor([math.hypot(1, height), 1.0], dtype=F64)
+    g = geodesic(metric, start, end)
+    assert g.converged.all()
+    assert torch.allclose(g.length, ((start - end) * flat).norm(dim=-1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3])
+def test_a_sheared_half_plane_bends_curves_at_the_kink(slope):
+    """``(x, y + 3 leaky_relu(x))`` is flat, and its shortest curves have one corner, where they meet x = 0."""
+    one = 1 / (1 + slope)
+    net = nn.Sequential(
+        linear([[1, 0], [-1, 0], [0, 1], [0, -1]]),
+        nn.LeakyReLU(slope),
+        linear([[one, -one, 0, 0], [3, 0, one, -one]]),
+    )
+    metric = PullbackMetric(net)
+    start, end = pairs(40, 2, 1)
+    true = (metric.immersion(start) - metric.immersion(end)).norm(dim=-1)
+    g = geodesic(metric, start, end)
+    assert g.converged.all()
+    assert torch.allclose(g.length, true, rtol=1.1e-4)
+    assert (g.line_length > 1.01 * true).sum() >= 5
+
+
+def around_an_apex(angle_of_quadrant, start, end):
+    """The distance on four flat sectors of one angle round a point, between points at polar coordinates there."""
+    turn = (start[1] - end[1]).abs()
+    turn = torch.minimum(turn, 4 * angle_of_quadrant - turn)
+    straight = (start[0] ** 2 + end[0] ** 2 - 2 * start[0] * end[0] * turn.cos()).clamp_min(0).sqrt()
+    return torch.where(turn < math.pi, straight, start[0] + end[0])
+
+
+def polar(weight, z):
+    """Polar coordinates on the four sectors ``(2, n)``, and the angle of one of them."""
+    weight = torch.tensor(weight, dtype=F64)
+    axes = torch.stack([weight[:, 0], weight[:, 2], weight[:, 1], weight[:, 3]])  # x, y, -x, -y
+    cosine = nn.functional.cosine_similarity(axes, axes.roll(-1, 0), dim=-1)
+    angles = cosine.acos()
+    quadrant = (torch.atan2(z[:, 1], z[:, 0]) % (2 * math.pi) / (math.pi / 2)).long().clamp(max=3)
+    before = torch.cat([torch.zeros(1, dtype=F64), angles.cumsum(0)])[quadrant]
+    image = PullbackMetric(quadrants(weight.tolist())).immersion(z)
+    inside = nn.functional.cosine_similarity(image, axes[quadrant], dim=-1).clamp(-1, 1).acos()
+    return torch.stack([image.norm(dim=-1), before + inside]), angles
+
+
+# a pyramid's tip, round which the angle is smaller than 2 pi, and a corner with more of it, through which curves pass
+PYRAMID = [[1, -1, 0, 0], [0, 0, 1, -1], [2, 2, 2, 2]]
+MONKEY = [[1, -1, 0, 0], [0, 0, 1, -1], [2, 2, -2, -2]]
+
+
+@pytest.mark.parametrize(("weight", "passes"), [(PYRAMID, False), (MONKEY, True)])
+def test_apexes(weight, passes):
+    start, end = pairs(30, 2, 2)
+    # straight over the apex, along a kink and obliquely
+    start = torch.cat([start, torch.tensor([[-1.0, 0], [-1, -0.7], [-1, -1]], dtype=F64)])
+    end = torch.cat([end, torch.tensor([[1.0, 0], [1, 0.7], [1, 1]], dtype=F64)])
+    (a, angles), (b, _) = polar(weight, start), polar(weight, end)
+    assert torch.allclose(angles, angles[0].expand(4))
+    assert (4 * angles[0] > 2 * math.pi) == passes
+    true = around_an_apex(angles[0], a, b)
+    g = geodesic(PullbackMetric(quadrants(weight)), start, end)
+    # a curve that passes an apex by a hair, on one side, could gain where its cells end, and is not certified
+    assert g.converged.double().mean() >= (0.85 if passes else 1)
+    excess = g.length / true - 1
+    assert excess.min() > -1e-9
+    # both ways round a tip are shortest curves beside themselves
+    assert (excess < 1.1e-4).double().mean() > (0.97 if passes else 0.8)
+    if passes:
+        assert ((true - a[0] - b[0]).abs() < 1e-12).sum() >= 5
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.LeakyReLU(0.1)])
+def test_decoders(activation):
+    net = decoder(activation, seed=11)
+    metric = PullbackMetric(net)
+    start, end = pairs(12, 8, 12)
+    g = geodesic(metric, start, end)
+    assert g.converged.double().mean() >= 0.9
+    assert (g.length <= g.line_length).all()
+    assert torch.allclose(g.length, on_chords(metric, g), rtol=1e-4)
+    best = g.length.clone()
+    aside = torch.sin(math.pi * torch.linspace(0, 1, 33, dtype=F64))[:, None]
+    for method, seed in (("discrete", None), ("spline", None), ("newton", 0), ("newton", 1)):
+        init = "line"
+        if seed is not None:
+            line = torch.lerp(start[:, None], end[:, None], torch.linspace(0, 1, 33, dtype=F64)[:, None])
+            init = line + 0.5 * aside * pairs(12, 8, seed)[0][:, None]
+        best = torch.minimum(best, on_chords(metric, geodesic(metric, start, end, method=method, init=init)))
+    assert (g.length <= best * (1 + 1e-3))[g.converged].double().mean() >= 0.9
+
+
+def test_what_is_left_to_gain_is_what_a_finer_solution_gains():
+    """Curves that were stopped early: their residuals say by how much they are longer than the final ones."""
+    metric = PullbackMetric(decoder(nn.ReLU, seed=21, sizes=(3, 32, 32, 50)))
+    start, end = pairs(20, 3, 22)
+    fine = geodesic(metric, start, end, rtol=1e-6, max_steps=300)
+    for distance in (0.01, 0.05):
+        bent = fine.curve.even_points(512)
+        t = torch.linspace(0, 1, 513, dtype=F64)[:, None]
+        bent = bent + distance * torch.sin(math.pi * t) * pairs(20, 3, 23)[0][:, None]
+        excess = curve_length(metric, bent) / fine.length - 1
+        claimed = geodesic_residual(metric, bent).square() / (2 * math.pi**2)
+        settled = fine.converged & (excess > 1e-5)
+        assert (claimed > excess / 1.5)[settled].double().mean() > 0.9
+        assert not (is_geodesic(geodesic_residual(metric, bent), 1e-4) & (excess > 2e-4)).any()
+
+
+def test_lengths_are_exact_across_kinks():
+    metric = PullbackMetric(decoder(nn.ReLU, seed=31, sizes=(3, 32, 32, 50)))
+    start, end = pairs(10, 3, 32)
+    points = torch.stack([start, end], dim=1)
+    exact = exact_length(Cells.of(as_metric(metric)), points)
+    fine = torch.lerp(start[:, None], end[:, None], torch.linspace(0, 1, 2**15 + 1, dtype=F64)[:, None])
+    on_chords = curve_length(metric, fine)
+    assert (on_chords < exact * (1 + 1e-12)).all()
+    assert torch.allclose(on_chords, exact, rtol=3e-5)
+
+
+def test_a_pairs_curve_does_not_depend_on_its_batch():
+    metric = PullbackMetric(decoder(nn.ReLU, seed=41, sizes=(3, 32, 32, 50)))
+    start, end = pairs(6, 3, 42)
+    together = geodesic(metric, start, end)
+    for k in range(len(start)):
+        assert torch.allclose(geodesic(metric, start[k], end[k]).length, together.length[k], rtol=1e-4)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    cells = Cells.of(as_metric(PullbackMetric(decoder(nn.ReLU, seed=41, sizes=(3, 32, 32, 50)))))
+    points = torch.stack(list(pairs(6, 3, 42)), dim=1)
+    whole = Polygons.through(cells, points)
+    monkeypatch.setattr(Cells, "curves_at_once", lambda self, points: 2)
+    parts = Polygons.through(cells, points)
+    assert torch.allclose(whole.points, parts.points, rtol=1e-9, atol=1e-9)
+    for one, other in zip(whole.step(cells, 1e-4), parts.step(cells, 1e-4), strict=True):
+        assert torch.allclose(one, other, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_single_precision(dtype):
+    metric = PullbackMetric(decoder(nn.ReLU, seed=51, sizes=(3, 32, 32, 50)).to(dtype))
+    start, end = pairs(20, 3, 52).to(dtype)
+    g = geodesic(metric, start, end, rtol=1e-3)
+    assert g.length.dtype == dtype
+    assert g.converged.double().mean() >= 0.9
+
+
+def test_only_chains_have_cells():
+    smooth = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 4))
+    before_a_sigmoid = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Sigmoid())
+    chain = nn.Sequential(nn.Linear(2, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)))
+    assert Cells.of(as_metric(PullbackMetric(chain))) is not None
+    for metric in (
+        PullbackMetric(smooth),
+        PullbackMetric(before_a_sigmoid),
+        PullbackMetric(lambda z: 2 * chain(z)),
+        PullbackMetric(chain, lambda z: z.exp()),
+        lambda z: torch.eye(2).expand(*z.shape, 2),
+    ):
+        assert Cells.of(as_metric(metric)) is None
+
+
+def test_same_point_and_budget():
+    metric = PullbackMetric(decoder(nn.ReLU, seed=61, sizes=(3, 32, 32, 50)))
+    start, end = pairs(4, 3, 62)
+    assert (geodesic(metric, start, start).status == Status.SAME_POINT).all()
+    g = geodesic(metric, start, end, max_steps=2)
+    assert (g.n_steps <= 2).all()
+    assert (g.length <= g.line_length).all()
