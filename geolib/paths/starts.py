@@ -1,7 +1,6 @@
 """Initial curves that go around obstacles, from shortest paths over a graph of encoded data."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,8 @@ _WORTHWHILE = 0.99
 _EDGES_AT_ONCE = 2**14
 _CELLS = 8  # of a lattice, along the line between two points, or up to twice as many
 _DETOUR = 1.5  # nodes lie where the way over them is no longer than this, in latent lengths of the line
+_LATTICES_AT_ONCE = 2**10
+_SWEEPS_SEEN = 4  # a search looks for its end after so many
 _LATTICE_SMOOTHINGS = 6  # a lattice has corners that are its own
 _DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
 
@@ -138,9 +139,12 @@ class LatentGraph:
         arrival = distance[np.arange(n_pairs), starts + n_pairs]
         direct = self._lengths(start, end, n_segments=_EDGE_SEGMENTS * n_segments)
         for i in np.nonzero(arrival < direct)[0]:
-            path = _traced(before[i], starts[i], starts[i] + n_pairs)
+            path = [starts[i] + n_pairs]
+            while path[-1] != starts[i]:
+                path.append(before[i, path[-1]])
+            path = path[::-1]
             corners, reached = torch.from_numpy(position[path]), torch.from_numpy(distance[i, path])
-            guess[i] = smoothed_polygon(corners, reached.diff(), n_segments).to(guess)
+            guess[i] = smoothed_polygon(corners[None], reached.diff()[None], n_segments)[0].to(guess)
         guess[:, 0], guess[:, -1] = start, end
         length = to_numpy(self.metric.length(_subdivided(guess)))
         shorter, connected = length <= _WORTHWHILE * direct, np.isfinite(arrival)
@@ -176,9 +180,8 @@ def lattice_paths(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segmen
     worth = (metric.chord(start, end) < _WORTHWHILE * direct) & (size > 0)
     level = torch.floor(torch.log2(size.double().clamp_min(torch.finfo(torch.float64).tiny) / _CELLS))
     for several in level[worth].unique().tolist():
-        rows = (worth & (level == several)).nonzero()[:, 0]
-        for i, path in _over_lattice(metric, start[rows], end[rows], 2.0**several, n_segments):
-            points[rows[i]] = path.to(points)
+        for rows in (worth & (level == several)).nonzero()[:, 0].split(_LATTICES_AT_ONCE):
+            points[rows] = _over_lattice(metric, start[rows], end[rows], points[rows], 2.0**several)
     points[:, 0], points[:, -1] = start, end
     moved = worth.nonzero()[:, 0]
     if len(moved):
@@ -187,10 +190,8 @@ def lattice_paths(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segmen
     return Paths(points, shorter, torch.ones_like(shorter))
 
 
-def _over_lattice(
-    metric: RiemannianMetric, start: Tensor, end: Tensor, spacing: float, n_segments: int
-) -> Iterator[tuple[int, Tensor]]:
-    """Pairs that a lattice connects, and their smoothed paths ``(n_segments + 1, 2)``."""
+def _over_lattice(metric: RiemannianMetric, start: Tensor, end: Tensor, line: Tensor, spacing: float) -> Tensor:
+    """Smoothed paths ``(B, n_segments + 1, 2)``, the ``line`` where the lattice does not connect a pair."""
     a, b = start.double(), end.double()
     middle = ((a + b) / 2 / spacing).round()
     reach = math.ceil(_DETOUR * _CELLS) + 1  # the longest line has twice as many cells
@@ -207,54 +208,64 @@ def _over_lattice(
     number[inside] = which
 
     steps = torch.tensor(_DIRECTIONS, dtype=torch.float64, device=z.device)
-    lengths = _norms(M.unsqueeze(1), steps * spacing)  # (N + 1, 4), of a step in each direction
-    grid = np.arange(n_side**2).reshape(n_side, n_side)
-    tails, heads, edges = [], [], []
-    for k, (i, j) in enumerate(_DIRECTIONS):
-        tail = grid[: n_side - i, max(0, -j) : n_side - max(0, j)].ravel()
-        head = grid[i:, max(0, j) : n_side - max(0, -j)].ravel()
-        half = lengths[:, k][number]
-        edges.append((half[:, tail] + half[:, head]) / 2)
-        tails.append(tail)
-        heads.append(head)
+    half = _norms(M.unsqueeze(1), steps * spacing)[number] / 2  # (B, K, 4), of a step in each direction
+    half = half.reshape(len(a), n_side, n_side, len(_DIRECTIONS))
     # the ends are joined to the corners of the cells that they lie in
     corner = torch.cartesian_prod(torch.arange(2), torch.arange(2)).to(middle)
-    for k, point in enumerate((a, b)):
-        cell = (point / spacing).floor() - middle + reach
-        at = (cell.unsqueeze(1) + corner).long()
-        at = at[..., 0] * n_side + at[..., 1]  # (B, 4)
-        away = torch.gather(nodes, 1, at.unsqueeze(-1).expand(-1, -1, 2)) - point.unsqueeze(1)
-        edges.append(_norms(M[number.gather(1, at)], away))
-        tails.append(np.full(4, n_side**2 + k))
-        heads.append(to_numpy(at))
-    weights = to_numpy(torch.cat(edges, dim=1))
-    tails = np.concatenate(tails)
-    nodes = to_numpy(torch.cat([nodes, a.unsqueeze(1), b.unsqueeze(1)], dim=1))
-    for pair in range(len(a)):
-        columns = np.concatenate([x if x.ndim == 1 else x[pair] for x in heads])
-        finite = np.isfinite(weights[pair])
-        # scipy takes an explicit zero for no edge
-        values = np.maximum(weights[pair][finite], np.finfo(np.float64).tiny)
-        graph = csr_array((values, (tails[finite], columns[finite])), shape=(n_side**2 + 2,) * 2)
-        distance, before = dijkstra(graph, directed=False, indices=n_side**2, return_predecessors=True)
-        if np.isfinite(distance[-1]):
-            path = _traced(before, n_side**2, n_side**2 + 1)
-            corners, reached = torch.from_numpy(nodes[pair][path]), torch.from_numpy(distance[path])
-            yield pair, smoothed_polygon(corners, reached.diff(), n_segments, _LATTICE_SMOOTHINGS)
+    reached, joined = [], []
+    for point in (a, b):
+        at = ((point / spacing).floor() - middle + reach).unsqueeze(1) + corner
+        at = (at[..., 0] * n_side + at[..., 1]).long()  # (B, 4)
+        away = nodes.gather(1, at.unsqueeze(-1).expand(-1, -1, 2)) - point.unsqueeze(1)
+        reached.append(_norms(M[number.gather(1, at)], away))
+        joined.append(at)
+    distance = torch.full_like(around, torch.inf).scatter(1, joined[0], reached[0])
+    distance, before = _relaxed(distance.reshape(half.shape[:3]), half)
+    arrival, last = (distance.gather(1, joined[1]) + reached[1]).min(1)
+    last = joined[1].gather(1, last.unsqueeze(1))[:, 0]
+
+    # from the end back to the start, where nothing comes before
+    corners, lengths = [b], [arrival]
+    everyone = torch.arange(len(a), device=z.device)
+    while bool((last >= 0).any()):
+        here = last.clamp_min(0)
+        there = (last >= 0).unsqueeze(1)
+        corners.append(torch.where(there, nodes[everyone, here], a))
+        lengths.append(torch.where(there[:, 0], distance[everyone, here], 0.0))
+        last = torch.where(last >= 0, before[everyone, here], last)
+    corners, lengths = torch.stack([*corners, a], dim=1), torch.stack([*lengths, torch.zeros_like(arrival)], dim=1)
+    path = smoothed_polygon(corners.flip(1), lengths.flip(1).diff(dim=1), line.shape[1] - 1, _LATTICE_SMOOTHINGS)
+    return torch.where(torch.isfinite(arrival)[:, None, None], path.to(line), line)
+
+
+def _relaxed(distance: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances over lattices ``(B, K)`` from those ``(B, S, S)`` of the first nodes, and the node before each, -1 for
+    none. ``half (B, S, S, 4)`` holds half the length of a step from each node in each direction."""
+    n_side = distance.shape[-1]
+    number = torch.arange(n_side**2, device=distance.device).reshape(n_side, n_side)
+    before = torch.full(distance.shape, -1, device=distance.device)
+    edges = []
+    for k, (i, j) in enumerate(_DIRECTIONS):
+        tail = (..., slice(0, n_side - i), slice(max(0, -j), n_side - max(0, j)))
+        head = (..., slice(i, n_side), slice(max(0, j), n_side - max(0, -j)))
+        length = half[..., k][tail] + half[..., k][head]
+        edges += [(tail, head, length), (head, tail, length)]
+    for sweep in range(n_side**2):
+        old = distance.clone()
+        for here, there, length in edges:
+            through = distance[here] + length
+            better = through < distance[there]
+            distance[there] = torch.where(better, through, distance[there])
+            before[there] = torch.where(better, number[here[1:]], before[there])
+        if sweep % _SWEEPS_SEEN == 0 and torch.equal(old, distance):
+            break
+    return distance.flatten(1), before.flatten(1)
 
 
 def _norms(M: Tensor, v: Tensor) -> Tensor:
     """Length of vectors ``(..., 2)`` by metric tensors ``(..., 2, 2)``: infinite where it is not a number."""
     squares = torch.einsum("...i,...ij,...j->...", v, M, v)
     return squares.clamp_min(0).sqrt().nan_to_num(torch.inf, torch.inf)
-
-
-def _traced(before: np.ndarray, first: int, last: int) -> list[int]:
-    """The nodes of a path from its first to its last, by each node's predecessor."""
-    path = [last]
-    while path[-1] != first:
-        path.append(int(before[path[-1]]))
-    return path[::-1]
 
 
 def _length_or_infinity(metric: RiemannianMetric, points: Tensor) -> Tensor:
@@ -275,11 +286,14 @@ def _subdivided(points: Tensor, pieces: int = _EDGE_SEGMENTS) -> Tensor:
 
 
 def smoothed_polygon(corners: Tensor, lengths: Tensor, n_segments: int, times: int = _SMOOTHINGS) -> Tensor:
-    """Points at equal steps of length along a polygon ``(k + 1, d)`` with edges of these lengths, smoothed."""
-    t = torch.linspace(0, 1, len(corners), dtype=corners.dtype)
-    even = even_parameters(t.unsqueeze(0), lengths.unsqueeze(0), n_segments)[0] * (len(corners) - 1)
-    left = even.floor().long().clamp(0, len(corners) - 2)
-    points = torch.lerp(corners[left], corners[left + 1], (even - left).unsqueeze(-1))
+    """Points ``(B, n_segments + 1, d)`` at equal steps of length along polygons ``(B, k + 1, d)`` with edges of these
+    lengths ``(B, k)``, smoothed."""
+    k = lengths.shape[-1]
+    t = torch.linspace(0, 1, k + 1, dtype=corners.dtype, device=corners.device).expand(len(corners), -1)
+    even = even_parameters(t, lengths, n_segments) * k
+    left = even.floor().long().clamp(0, k - 1)
+    first, second = (corners.gather(1, (left + i).unsqueeze(-1).expand(-1, -1, corners.shape[-1])) for i in (0, 1))
+    points = torch.lerp(first, second, (even - left).unsqueeze(-1))
     for _ in range(times):
-        points[1:-1] = (points[:-2] + 2 * points[1:-1] + points[2:]) / 4
+        points[:, 1:-1] = (points[:, :-2] + 2 * points[:, 1:-1] + points[:, 2:]) / 4
     return points

@@ -106,7 +106,7 @@ def global_distances(
     error = np.where(contracting, 1, 2) * _SAFETY * np.maximum(last, before / 4) + hidden
     inside = np.array([((at[1:-1] > 0) & (at[1:-1] < resolution)).all() for at, _ in routes])
     corners = [(torch.from_numpy(x) for x in (grid.lower + at * grid.step, np.diff(s))) for at, s in routes]
-    paths = torch.stack([smoothed_polygon(*both, n_segments) for both in corners]).to(start)
+    paths = torch.cat([smoothed_polygon(path[None], s[None], n_segments) for path, s in corners]).to(start)
     paths[:, 0], paths[:, -1] = start, end
     found = [torch.from_numpy(x).to(start) for x in (lengths[-1], error)]
     flags = [torch.from_numpy(x).to(start.device) for x in (contracting, inside)]

@@ -34,6 +34,7 @@ _SHORT = 0.1  # largest step, relative to the curve's latent length, that is tak
 _LEAST_RIDGE = 1e-8
 _ATTEMPTS = 6  # at a positive definite matrix with all that is known
 _LATENT = 1e-4  # weight of the isotropic term in damping, which counts where the metric is singular or nearly so
+_EIGENVALUES = 32  # latent dimensions up to which they are computed
 _STUCK = 1e6  # damping at which a curve does not move any more
 _GOOD, _POOR = 0.75, 0.25  # shares of the predicted gain that a step may bring to be followed by bolder or shorter ones
 
@@ -411,8 +412,11 @@ def _learnt(local_blocks: Tensor, step: Tensor, change: Tensor, metric: Tensor) 
 
 def _size(diagonal: Tensor, right: Tensor) -> Tensor:
     """Diagonal blocks ``(b, n, d, d)`` of a positive semidefinite matrix that bounds the one with these blocks."""
-    values, vectors = torch.linalg.eigh(diagonal)
-    out = vectors @ (values.abs().unsqueeze(-1) * vectors.mT)
+    if diagonal.shape[-1] <= _EIGENVALUES:
+        values, vectors = torch.linalg.eigh(diagonal)
+        out = vectors @ (values.abs().unsqueeze(-1) * vectors.mT)
+    else:
+        out = torch.diag_embed(diagonal.abs().sum(-1))  # Gershgorin's bound, which costs nothing
     beside = torch.linalg.matrix_norm(right)[..., None, None] * torch.eye(diagonal.shape[-1]).to(diagonal)
     out[:, :-1] += beside
     out[:, 1:] += beside
