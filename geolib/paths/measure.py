@@ -12,7 +12,7 @@ from geolib.riemannian import RiemannianMetric
 
 _MAX_SEGMENTS = 4096
 # Latent length is read off at so many steps of t, or so many times the curve's segments where that is less.
-_LATENT_GRID, _STEPS_PER_CUBIC = 512, 32
+_LATENT_GRID, _LINE_GRID = 512, 32
 
 
 def even_parameters(t: Tensor, lengths: Tensor, n_segments: int) -> Tensor:
@@ -46,7 +46,8 @@ def latent_lengths(curve: Curve) -> tuple[Tensor, Tensor]:
     A curve that was optimised at equal steps of t may jump over a feature between two of them. Points at equal steps in
     latent length (``even_parameters``) see the feature.
     """
-    n_grid = curve.n_segments * min(math.ceil(_LATENT_GRID / curve.n_segments), _STEPS_PER_CUBIC)
+    # on one grid whatever the number of segments, as that is the batch's; one cubic is nearly always a line
+    n_grid = _LINE_GRID if curve.n_segments == 1 else curve.n_segments * math.ceil(_LATENT_GRID / curve.n_segments)
     points = curve.even_points(n_grid)
     t = torch.linspace(0, 1, n_grid + 1, dtype=points.dtype, device=points.device)
     return t.expand(len(points), -1), torch.linalg.vector_norm(points.diff(dim=-2), dim=-1)
