@@ -27,11 +27,11 @@ _UNTRIED = 1e-3  # share of the tolerance, for curves of which nothing is learnt
 _COARSE_STEPS = 5  # a curve that has not settled by then goes on where it has more room
 _FALL = 32  # of the gain from one doubling to the next: 16 in the limit (fourth order), 40 as seen on decoders
 _LEAST_DAMPING = 0.5
-_LOOKS = 4
+_LOOKS = 4  # times that the second derivatives of a curve are evaluated with one number of segments
 _STEPS_SEEN = 6  # after so many steps points between the points are looked at
 _JUMPED = 0.1  # more energy on twice as many segments than on 8; the limit falls with their number
 _SHORT = 0.1  # largest step, relative to the curve's latent length, that is taken without being evaluated
-_LEAST_RIDGE = 1e-8
+_LEAST_RIDGE = 1e-8  # first weight of the isotropic term where a step leads farther than the curve is long
 _ATTEMPTS = 6  # at a positive definite matrix with all that is known
 _LATENT = 1e-4  # weight of the isotropic term in damping, which counts where the metric is singular or nearly so
 _EIGENVALUES = 32  # latent dimensions up to which they are computed
@@ -44,8 +44,13 @@ def solve(problem: Problem) -> Solution:
 
     Each step solves one block-tridiagonal system per curve. Its matrix is the Gauss-Newton part and, block by block, a
     secant approximation of the second derivatives, learnt from the changes of the first ones. Where the matrix is not
-    positive definite, or where a step does not lower the energy, the Gauss-Newton part gets more weight, together with
-    a small isotropic term in latent coordinates. Such a trust region does not depend on the number of points.
+    positive definite, or where a step does not lower the energy, the Gauss-Newton part and the size of the second
+    derivatives get more weight, together with a small isotropic term in latent coordinates. Such a trust region does
+    not depend on the number of points, and leaves weak directions of a nearly singular metric free. A damped curve that
+    has little left to gain is not believed until its second derivatives were evaluated.
+
+    A discrete curve can gain by jumping over something between two of its points. From time to time, and before it is
+    doubled, a curve is looked at between its points; if it jumped, it goes back to the last points where it had not.
 
     Curves begin with 8 segments. A guess begins with as many as it has, rounded up to 8, 16, 32 ..., but at most
     with the first of 16, 32 ... that reaches ``n_segments``. Curves are doubled along their cubics, to at least
