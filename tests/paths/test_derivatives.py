@@ -143,12 +143,12 @@ def test_parameters_have_gradients_where_the_ends_have_none(generator):
 def test_ends_are_broadcast(generator):
     space = sphere()
     start, end = sphere_pairs(3, generator, DTYPE, 0.2, 1.0)
-    one, many = slopes(space.metric, start[0], end)
+    one, many = slopes(space.metric, start[0], end, init="line")
     assert one.shape == (2,) and many.shape == (3, 2)
-    singles = [slopes(space.metric, start[0], e) for e in end]
+    singles = [slopes(space.metric, start[0], e, init="line") for e in end]
     torch.testing.assert_close(one, sum(s for s, _ in singles), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(many, torch.stack([e for _, e in singles]), rtol=1e-5, atol=1e-6)
-    row, column = slopes(space.metric, start[:, None], end[None])
+    row, column = slopes(space.metric, start[:, None], end[None], init="line")
     assert row.shape == (3, 1, 2) and column.shape == (1, 3, 2)
     torch.testing.assert_close(row[0, 0], one, rtol=1e-5, atol=1e-6)
 
