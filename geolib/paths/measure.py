@@ -47,10 +47,11 @@ def latent_lengths(curve: Curve) -> tuple[Tensor, Tensor]:
     latent length (``even_parameters``) see the feature.
     """
     # on one grid whatever the number of segments, as that is the batch's; one cubic is nearly always a line
-    n_grid = _LINE_GRID if curve.n_segments == 1 else curve.n_segments * math.ceil(_LATENT_GRID / curve.n_segments)
-    points = curve.even_points(n_grid)
-    t = torch.linspace(0, 1, n_grid + 1, dtype=points.dtype, device=points.device)
-    return t.expand(len(points), -1), torch.linalg.vector_norm(points.diff(dim=-2), dim=-1)
+    n_grid = _LINE_GRID if curve.n_segments == 1 else _LATENT_GRID
+    t = torch.linspace(0, 1, n_grid + 1, dtype=curve.points.dtype, device=curve.points.device)
+    t = t.expand(len(curve.points), -1)
+    points = curve.unchecked(t) if n_grid % curve.n_segments else curve.even_points(n_grid)
+    return t, torch.linalg.vector_norm(points.diff(dim=-2), dim=-1)
 
 
 @dataclass(frozen=True)
