@@ -288,3 +288,18 @@ def wall_metric(width: float = 0.006) -> PullbackMetric:
 
 
 WALL = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+
+
+def two_ridges() -> PullbackMetric:
+    """Ridges in sigma across x = 0 at y = 0 and y = 0.9.
+
+    A curve that begins as the line from (-1, 0.3) to (1, 0.3) ends in the high pass between them; the way below both
+    is shorter.
+    """
+
+    def std(z: Tensor) -> Tensor:
+        x, y = z.split(1, dim=-1)
+        height = 2 * torch.exp(-((x / 0.3) ** 2) / 2) * sum(torch.exp(-(((y - at) / 0.3) ** 2) / 2) for at in (0, 0.9))
+        return torch.cat([height, torch.zeros_like(height)], dim=-1)
+
+    return PullbackMetric(lambda z: z * 1.0, std)

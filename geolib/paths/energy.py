@@ -202,8 +202,22 @@ class ImmersionEnergy(PathEnergy):
         super().__init__(metric)
         self.ends = metric.immersion(torch.stack([start, end], dim=1))
 
-    def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
+    def _along(self, points: Tensor, index: Tensor, maps: Iterator[tuple]) -> Iterator[tuple[Tensor, Tensor, list]]:
+        """Chords ``(b, N, D)``, tangents at the inner points ``(b, N - 1, d, D)`` and what else there is of each map.
+
+        One map after the other, as the mean and the deviation side by side would only be copied.
+        """
+        b, n_points, d = points.shape
         ends = self.ends[index]
+        column = 0
+        for x, tangents, *rest in maps:
+            f = torch.empty(b, n_points, x.shape[-1], dtype=x.dtype, device=x.device)
+            f[:, 1:-1] = x.reshape(b, n_points - 2, -1)
+            f[:, 0], f[:, -1] = ends[:, :, column : column + x.shape[-1]].unbind(1)
+            column += x.shape[-1]
+            yield f.diff(dim=1), tangents.permute(1, 0, 2).reshape(b, n_points - 2, d, -1), rest
+
+    def _expand(self, points: Tensor, index: Tensor, before: tuple[Tensor, ...], keep: bool) -> Expansion:
         b, n_points, d = points.shape
         n_inner = n_points - 2
         squares = points.new_zeros(b, n_points - 1)
@@ -212,17 +226,10 @@ class ImmersionEnergy(PathEnergy):
         right = points.new_zeros(b, n_inner - 1, d, d)
         change = torch.zeros_like(gradient) if before else None
         memory = []
-        column = 0
-        # one map after the other, as the mean and the deviation side by side would only be copied
-        for k, (x, tangents) in enumerate(self.metric.tangents(points[:, 1:-1].reshape(-1, d))):
-            f = torch.empty(b, n_points, x.shape[-1], dtype=x.dtype, device=x.device)
-            f[:, 1:-1] = x.reshape(b, n_inner, -1)
-            f[:, 0], f[:, -1] = ends[:, :, column : column + x.shape[-1]].unbind(1)
-            column += x.shape[-1]
-            chords = f.diff(dim=1)
+        maps = self.metric.tangents(points[:, 1:-1].reshape(-1, d))
+        for k, (chords, J, _) in enumerate(self._along(points, index, maps)):
             squares += torch.linalg.vecdot(chords, chords)
             a = chords.diff(dim=1)
-            J = tangents.permute(1, 0, 2).reshape(b, n_inner, d, -1)
             slope = _along_rows(a, J)
             gradient -= slope
             own, beside = _products(J)
@@ -240,22 +247,15 @@ class ImmersionEnergy(PathEnergy):
     def _second_variation(self, points: Tensor, index: Tensor) -> SecondVariation:
         b, n_points, d = points.shape
         n_inner = n_points - 2
-        ends = self.ends[index]
         parts = []
         squares = points.new_zeros(b, n_points - 1)
         slope = points.new_zeros(b, n_inner, d)
         metric = points.new_zeros(b, n_inner, d, d)
         beside = points.new_zeros(b, n_inner - 1, d, d)
-        column = 0
-        for x, tangents, bend in self.metric.tangents_and_bending(points[:, 1:-1].reshape(-1, d)):
-            f = torch.empty(b, n_points, x.shape[-1], dtype=x.dtype, device=x.device)
-            f[:, 1:-1] = x.reshape(b, n_inner, -1)
-            f[:, 0], f[:, -1] = ends[:, :, column : column + x.shape[-1]].unbind(1)
-            column += x.shape[-1]
-            chords = f.diff(dim=1)
+        maps = self.metric.tangents_and_bending(points[:, 1:-1].reshape(-1, d))
+        for chords, J, (bend,) in self._along(points, index, maps):
             squares += torch.linalg.vecdot(chords, chords)
             a = chords.diff(dim=1)
-            J = tangents.permute(1, 0, 2).reshape(b, n_inner, d, -1)
             slope += _along_rows(a, J)
             own, next_to_it = _products(J)
             metric += own

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from problems import deviation, flat_plane, half_plane, linear_decoder, linear_map, mlp, sphere, wall_metric
+from problems import deviation, flat_plane, half_plane, linear_decoder, linear_map, mlp, sphere, two_ridges, wall_metric
 from promises import assert_keeps_its_promises
 
 from geolib import LatentGraph, PullbackMetric, Status, curve_length, geodesic
@@ -226,17 +226,6 @@ def test_bad_graphs_are_told():
 
 
 # Without latents
-
-
-def two_ridges():
-    """Ridges in sigma across x = 0 at y = 0 and y = 0.9: the way below both is shorter than the pass between them."""
-
-    def std(z):
-        x, y = z.split(1, dim=-1)
-        height = 2 * torch.exp(-((x / 0.3) ** 2) / 2) * sum(torch.exp(-(((y - at) / 0.3) ** 2) / 2) for at in (0, 0.9))
-        return torch.cat([height, torch.zeros_like(height)], dim=-1)
-
-    return PullbackMetric(lambda z: z * 1.0, std)
 
 
 def test_by_default_a_curve_begins_on_the_side_of_the_shorter_way():

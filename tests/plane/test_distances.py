@@ -14,6 +14,7 @@ from problems import (
     linear_map,
     mlp,
     sphere,
+    two_ridges,
     wall_metric,
 )
 
@@ -106,20 +107,6 @@ def test_there_and_back_are_equally_far(generator):
     start, end = torch.randn(2, 6, 2, generator=generator, dtype=DTYPE)
     there, back = (global_distances(metric, a, b, **SMALL) for a, b in ((start, end), (end, start)))
     assert ((there.distance - back.distance).abs() <= torch.minimum(there.error, back.error)).all()
-
-
-def two_ridges():
-    """Ridges in sigma across x = 0 at y = 0 and y = 0.9.
-
-    A curve that begins as the line ends in the high pass between them; the way below both ridges is shorter.
-    """
-
-    def std(z):
-        x, y = z.split(1, dim=-1)
-        height = 2 * torch.exp(-((x / 0.3) ** 2) / 2) * sum(torch.exp(-(((y - at) / 0.3) ** 2) / 2) for at in (0, 0.9))
-        return torch.cat([height, torch.zeros_like(height)], dim=-1)
-
-    return PullbackMetric(lambda z: z * 1.0, std)
 
 
 def test_a_local_minimum_is_found_out_and_the_path_leads_to_the_global_one():
