@@ -71,6 +71,7 @@ def test_a_row_has_a_limit_and_is_kept(targets, monkeypatch, tmp_path):
     assert targets.row("one_pair", "16") is None
 
 
+@pytest.mark.slow
 def test_a_row_in_a_process_of_its_own(targets, monkeypatch, tmp_path):
     monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
     one = targets.row("one_pair", "4")

@@ -125,6 +125,7 @@ def test_apexes(weight, passes):
         assert ((true - a[0] - b[0]).abs() < 1e-12).sum() >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [nn.ReLU, lambda: nn.LeakyReLU(0.1)])
 def test_decoders(activation):
     net = decoder(activation, seed=11)

@@ -238,6 +238,7 @@ def test_by_default_a_curve_begins_on_the_side_of_the_shorter_way():
     assert torch.equal(default.length, geodesic(two_ridges(), start, end, init="auto").length)
 
 
+@pytest.mark.slow
 def test_with_latents_the_default_begins_with_their_graph(generator):
     metric = wall_metric()
     latents = torch.randn(400, 2, generator=generator, dtype=DTYPE)
@@ -246,6 +247,7 @@ def test_with_latents_the_default_begins_with_their_graph(generator):
     assert torch.equal(geodesic(metric, start, end, latents=latents).points, by_graph.points)
 
 
+@pytest.mark.slow
 def test_other_methods_begin_with_the_line(generator):
     start, end = pairs(2, generator)
     for method in ("spline", "georce", "quadratic"):

@@ -108,6 +108,7 @@ def nearly_singular(seed):
     return PullbackMetric(seeded(build, seed, DTYPE))
 
 
+@pytest.mark.slow
 def test_nearly_singular_metrics_converge(generator):
     """Most of 24 pairs on four decoders, to the lengths that the spline method needs many more steps for."""
     converged, excess = [], []
