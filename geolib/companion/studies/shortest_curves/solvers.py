@@ -19,6 +19,7 @@ from geolib.jacobian import push_forward
 from geolib.riemannian import Metric
 
 CHORDS = 512
+ON_DATA = ("graph",)  # built on the latents; all other methods begin as they do without them
 # The default keeps its hundred steps; the others need more. What a method does between two evaluations is in proportion
 # to them, or is limited by its steps and nodes, so that the budget of evaluations and this limit end every run.
 MAX_STEPS = 300
@@ -164,8 +165,7 @@ def compete(problem: Problem, *, budget: int) -> list[Row]:
 def _run(problem: Problem, method: str, setting: int, budget: int) -> Row:
     counted = problem.metric.mean
     steps = {} if method == METHODS[0] else {"max_steps": MAX_STEPS}
-    # only the graph is built on data; all other methods begin as they do without
-    latents = {"latents": problem.latents} if method == "graph" else {}
+    latents = {"latents": problem.latents} if method in ON_DATA else {}
     options = latents | steps | SWEEPS[method][setting]
     counted.restart(budget * len(problem.start))
     started = time.perf_counter()
@@ -417,7 +417,7 @@ def measure(problems: list[Problem], *, budget: int, settings: dict[str, Any]) -
     for problem in problems:
         name = re.sub(r"\W+", "-", problem.name)
         everything = {"problem": problem.name, "settings": settings, "budget": budget}
-        everything |= {"sweeps": SWEEPS, "max_steps": MAX_STEPS, "chords": CHORDS}
+        everything |= {"sweeps": SWEEPS, "max_steps": MAX_STEPS, "chords": CHORDS, "on_data": ON_DATA}
         task = functools.partial(_measured, problem, budget)
         rows += from_json(measurements.kept(f"contest-{name}", everything, task))
     return Contest(rows, {problem.name: len(problem.start) for problem in problems}, budget)
