@@ -22,8 +22,8 @@ _BOW = 0.1  # height of a bowed line, relative to the distance from start to end
 _MAX_REFINEMENT = 8  # largest number of segments of a method, relative to n_segments
 _ESCAPES = 2  # saddles that are left one after the other
 _ASIDE = (0.03, 0.1, 0.2, 0.4)  # how far curves are tried beside a saddle, relative to its length
-_ACROSS_KINKS = 1e-3  # tolerance of where points at equal steps in length are
 _SHORTER = 0.1  # times rtol, by which one of them must be shorter
+_ACROSS_KINKS = 1e-3  # tolerance of where points at equal steps in length are
 
 
 @dataclass(frozen=True)

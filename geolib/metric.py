@@ -166,25 +166,17 @@ class PullbackMetric:
 
     def _bending(self, name: str, z: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
         n, d = z.shape
-        tangents = torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, n, d)
-        x, tangents, pull = self._push_forward_twice(name, z, tangents)
-        if self.features is None:
-            pulls = [pull]
-        else:
-            x, tangents, pull_features = self._push_forward_twice("features", x, tangents)
-            pulls = [pull, pull_features]
+        x, tangents, pull = jacobian.push_forward_twice(self._differentiable(name), z, _basis(z))
+        pulls = [pull]
+        if self.features is not None:
+            x, tangents, pull = jacobian.push_forward_twice(self._differentiable("features"), x, tangents)
+            pulls.append(pull)
 
         def blocks(cotangent: Tensor) -> Tensor:
             found = jacobian.pull_through(pulls, cotangent)[1]
             return z.new_zeros(n, d, d) if found is None else found
 
         return x, tangents, blocks
-
-    def _push_forward_twice(self, name: str, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, jacobian.Pull]:
-        function = getattr(self, name)
-        return jacobian.push_forward_twice(
-            function if isinstance(function, nn.Module) else functools.partial(self._call, name), x, tangents
-        )
 
     def unchecked(self, z: Tensor) -> Tensor:
         """The metric tensor at ``z (n, d)``, finite or not: ``(n, d, d)``."""
@@ -241,16 +233,15 @@ class PullbackMetric:
         return M + torch.einsum("anD,nD,bnD->nab", J_std, self._diagonal_of_feature_metric(x), J_std)
 
     def _jacobian(self, name: str, z: Tensor) -> tuple[Tensor, Tensor]:
-        n, d = z.shape
-        basis = torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, n, d)
-        return self._push_forward(name, z, basis)
+        return self._push_forward(name, z, _basis(z))
 
     def _push_forward(self, name: str, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        return jacobian.push_forward(self._differentiable(name), x, tangents)
+
+    def _differentiable(self, name: str) -> Map:
+        """The map of that name; its value's shape is checked where nothing is lost by it."""
         function = getattr(self, name)
-        # the value's shape is checked where nothing is lost by it
-        return jacobian.push_forward(
-            function if isinstance(function, nn.Module) else functools.partial(self._call, name), x, tangents
-        )
+        return function if isinstance(function, nn.Module) else functools.partial(self._call, name)
 
     def _through_features(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         return self._push_forward("features", x, tangents)
@@ -292,6 +283,12 @@ def _check_points(z: Tensor) -> None:
     checks.latent_points("z", z)
     if z.numel() == 0:
         raise ValueError(f"z: got no points (shape {tuple(z.shape)}), expected at least one")
+
+
+def _basis(z: Tensor) -> Tensor:
+    """The unit tangents ``(d, n, d)`` at ``z (n, d)``."""
+    n, d = z.shape
+    return torch.eye(d, dtype=z.dtype, device=z.device).unsqueeze(1).expand(d, n, d)
 
 
 def _gram(J: Tensor) -> Tensor:

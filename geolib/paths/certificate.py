@@ -152,11 +152,11 @@ def _certificate(metric: RiemannianMetric, points: Tensor) -> Certificate:
     gain = (normal * deviation).sum((-2, -1)).clamp_min(0)
     if bool(far.any()):
         rows = far.nonzero()[:, 0]
-        kind = tuple(
+        model = tuple(
             torch.where(definite[rows, None, None, None], h[rows], s[rows])
             for h, s in zip(hessian, stiffness, strict=True)
         )
-        gain[rows] = torch.minimum(gain[rows], _gain_within(kind, normal[rows], reach[rows]))
+        gain[rows] = torch.minimum(gain[rows], _gain_within(model, normal[rows], reach[rows]))
     total = found.total
     residual = torch.where(total > 0, math.pi * (gain / torch.where(total > 0, total, 1.0)).sqrt(), 0.0)
     return Certificate(residual, index, descent)
