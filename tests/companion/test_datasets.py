@@ -234,7 +234,7 @@ def test_classes_that_are_no_labels(classes):
         datasets.load("mnist", classes=classes, source="bundled")
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 def test_names_and_sources(monkeypatch):
     with pytest.raises(ValueError, match="name must be one of 'mnist', 'fashion_mnist'; got 'cifar'"):
         datasets.load("cifar")

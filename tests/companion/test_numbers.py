@@ -181,6 +181,7 @@ def test_a_kept_run_becomes_the_reference(make_figures):
     assert f"Reference run: {kept['about']}." in text
 
 
+@pytest.mark.slow
 def test_a_kept_run_on_bundled_digits_leaves_the_pictures_and_the_real_numbers(make_figures):
     make_figures(substitute=False)
     numbers.main(["--keep"])

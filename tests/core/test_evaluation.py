@@ -41,6 +41,7 @@ def test_ends_are_one_step_along_v_max_towards_the_origin(d, step_size):
     assert ((step * mc.start).sum(-1) <= 0).all()
 
 
+@pytest.mark.slow
 def test_starts_are_standard_normal():
     mc = relative_improvement(flat_plane().metric, n_samples=2000, latent_dim=2, dtype=DTYPE)
     for values in mc.start.T:

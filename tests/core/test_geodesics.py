@@ -196,6 +196,7 @@ def test_line_length_is_the_line_s(generator):
     torch.testing.assert_close(g.line_length, curve_length(DECODERS["mlp"], line), rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_the_chord_is_the_lower_bound(generator):
     start, end = sphere_pairs(6, generator, DTYPE)
     g = geodesic(sphere().metric, start[:, None], end[None])

@@ -262,7 +262,7 @@ def test_a_command_and_the_python_that_nothing_is_installed_in():
     assert sorted(bad.stderr.split("\n")) == ["", "", "no such package", "so far"]
 
 
-@pytest.mark.smoke
+@pytest.mark.slow
 def test_a_commands_last_line_is_shown(monkeypatch, capsys):
     monkeypatch.setattr(display, "EVERY", 0.0)
     code = "import time; print('Collecting torch', flush=True); time.sleep(1)"

@@ -171,6 +171,7 @@ def test_what_is_not_fit_for_print_is_written_down(directory):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("again", ["same figure", "drawn anew"])
 def test_the_same_figure_is_the_same_bytes(directory, data, again):
     latents = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))

@@ -313,6 +313,7 @@ def wiggle(n, generator, batch=()):
     return line + 0.1 * (math.pi * even(n)[:, None]).sin() * bump
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metric",
     [PullbackMetric(mlp(), deviation()), PullbackMetric(mlp(), deviation(), mlp(7, 5, 2)), half_plane().metric],

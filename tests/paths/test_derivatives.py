@@ -140,6 +140,7 @@ def test_parameters_have_gradients_where_the_ends_have_none(generator):
     assert all(g.abs().max() > 1e-3 for g in mine[:-1])
 
 
+@pytest.mark.slow
 def test_ends_are_broadcast(generator):
     space = sphere()
     start, end = sphere_pairs(3, generator, DTYPE, 0.2, 1.0)
@@ -284,6 +285,7 @@ def test_without_convergence_it_is_the_gradient_of_the_curve(generator):
 # The README's example
 
 
+@pytest.mark.slow
 def test_a_decoder_is_trained_with_a_geodesic_loss():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
     section = text[text.index("## Your own decoder") :]

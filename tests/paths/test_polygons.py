@@ -50,6 +50,7 @@ def on_chords(metric, g, n=4096):
     return torch.stack([curve_length(metric, points) for points in g.curve(t)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("height", [0.3, 1.5, 20.0])
 def test_a_folded_plane_is_unfolded(height):
     metric = PullbackMetric(quadrants([[1, -1, 0, 0], [0, 0, 1, -1], [height, height, 0, 0]]))
@@ -104,6 +105,7 @@ PYRAMID = [[1, -1, 0, 0], [0, 0, 1, -1], [2, 2, 2, 2]]
 MONKEY = [[1, -1, 0, 0], [0, 0, 1, -1], [2, 2, -2, -2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("weight", "passes"), [(PYRAMID, False), (MONKEY, True)])
 def test_apexes(weight, passes):
     start, end = pairs(30, 2, 2)
@@ -146,6 +148,7 @@ def test_decoders(activation):
     assert (g.length <= best * (1 + 1e-3))[g.converged].double().mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_what_is_left_to_gain_is_what_a_finer_solution_gains():
     """Curves that were stopped early: their residuals say by how much they are longer than the final ones."""
     metric = PullbackMetric(decoder(nn.ReLU, seed=21, sizes=(3, 32, 32, 50)))
@@ -173,6 +176,7 @@ def test_lengths_are_exact_across_kinks():
     assert torch.allclose(on_chords, exact, rtol=3e-5)
 
 
+@pytest.mark.slow
 def test_a_pairs_curve_does_not_depend_on_its_batch():
     metric = PullbackMetric(decoder(nn.ReLU, seed=41, sizes=(3, 32, 32, 50)))
     start, end = pairs(6, 3, 42)
@@ -192,6 +196,7 @@ def test_chunks_change_nothing(monkeypatch):
         assert torch.allclose(one, other, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_single_precision(dtype):
     metric = PullbackMetric(decoder(nn.ReLU, seed=51, sizes=(3, 32, 32, 50)).to(dtype))

@@ -32,6 +32,7 @@ def conformal_distance(a, b):
     return (w(a) - w(b)).norm(dim=-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("init", ["line", "auto"])
 def test_more_steps_give_no_longer_curve(init):
     """A segment can jump over the origin of w, around which the whole turn lies within 2 % of the length."""
@@ -57,6 +58,7 @@ def test_conformal_pairs_converge_to_their_distance(generator):
     assert (excess[g.converged] < 2 * RTOL).all()
 
 
+@pytest.mark.slow
 def test_what_converges_in_logarithms_is_as_short_as_it_says(generator):
     """The half-plane by (x, log y); three in a thousand pairs need finer points than the curve's own."""
 

@@ -447,6 +447,7 @@ WAITED_FOR = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", WAITED_FOR)
 def test_an_iteration_waits_for_the_device_ten_times_at_most(case, generator, monkeypatch):
     """What a solve reads before and between its levels is shared out among its iterations."""

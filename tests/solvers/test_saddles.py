@@ -61,6 +61,7 @@ def test_a_coarse_method_does_not_stay_on_the_hill(method):
     assert float(solve(bump(), start, end, method).length) < 3.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "angle"), [("newton", 3.3), ("newton", 3.8), ("spline", 3.3), ("spline", 3.8), ("georce", 3.3)]
 )
