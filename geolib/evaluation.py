@@ -10,7 +10,7 @@ from torch import Tensor
 from geolib import checks
 from geolib.geodesics import geodesic
 from geolib.metric import extremal_directions
-from geolib.paths.result import Geodesic
+from geolib.paths.result import Geodesic, joined
 from geolib.riemannian import Metric, as_metric
 
 
@@ -41,19 +41,22 @@ class RelativeImprovement:
         return float(self.improvement.double().std()) if len(self.improvement) > 1 else math.nan
 
     @property
+    def half_width(self) -> float:
+        """Half the width of ``interval``; NaN for one sample."""
+        n = len(self.improvement)
+        return float(stats.t.ppf(0.975, n - 1)) * self.std / math.sqrt(n) if n > 1 else math.nan
+
+    @property
     def interval(self) -> tuple[float, float]:
         """95 % confidence interval of the mean (Student's t), over draws of the pairs but not over trained models."""
-        n = len(self.improvement)
-        if n == 1:
-            return math.nan, math.nan
-        half = float(stats.t.ppf(0.975, n - 1)) * self.std / math.sqrt(n)
-        return self.mean - half, self.mean + half
+        return self.mean - self.half_width, self.mean + self.half_width
 
 
 def relative_improvement(
     metric: Metric,
     *,
     n_samples: int = 1000,
+    until: float | None = None,
     step_size: float = 1.0,
     seed: int = 0,
     latent_dim: int | None = None,
@@ -69,7 +72,9 @@ def relative_improvement(
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
-        n_samples: number of pairs.
+        n_samples: number of pairs; with ``until``, of those drawn before the interval is first looked at.
+        until: draw more pairs until half the width of the mean's interval is at most this, as a fraction: 0.001 is a
+            tenth of a percentage point. How many that takes grows with the square of ``std / until``.
         step_size: alpha, in latent units.
         seed: seed of the random numbers, which are drawn on the CPU in float64, the same for every dtype and device.
         latent_dim: d; by default that of the ``PullbackMetric``.
@@ -80,7 +85,12 @@ def relative_improvement(
         a ``RelativeImprovement`` with the pairs, their geodesics and the statistics of the improvement.
 
     Raises:
-        TypeError, ValueError: as ``geodesic``; where the latent dimension is not known.
+        TypeError, ValueError: as ``geodesic``; where the latent dimension is not known; for ``until`` with one sample,
+            which has no interval.
+
+    Note:
+        With ``until`` the pairs begin with those of the same ``n_samples`` and ``seed`` without it. An interval at
+        which sampling stopped holds the mean slightly less often than one of a number of pairs chosen beforehand.
 
     Source:
         Michelis & Becker 2021, Sec. 2.3 and Algorithm 1.
@@ -88,19 +98,43 @@ def relative_improvement(
     metric = as_metric(metric)
     checks.integer("n_samples", n_samples, at_least=1)
     checks.positive("step_size", step_size)
+    if until is not None:
+        checks.positive("until", until)
+        if n_samples == 1:
+            raise ValueError("n_samples: got 1, expected at least 2 with until, as one sample has no interval")
     if latent_dim is None:
         latent_dim = metric.latent_dim
     checks.integer("latent_dim", latent_dim, at_least=1)
     own_dtype, own_device = metric.dtype_and_device
     generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
-    start = torch.randn(n_samples, latent_dim, generator=generator, dtype=torch.float64)
-    start = start.to(device=device or own_device, dtype=dtype or own_dtype or torch.get_default_dtype())
+    kind = {"device": device or own_device, "dtype": dtype or own_dtype or torch.get_default_dtype()}
 
-    with torch.no_grad():
-        _, v_max = extremal_directions(metric(start))
-    outward = (start * v_max).sum(-1, keepdim=True) > 0
-    end = start + step_size * torch.where(outward, -v_max, v_max)
-    return RelativeImprovement(start, end, geodesic(metric, start, end, **options))
+    def sampled(n: int) -> RelativeImprovement:
+        start = torch.randn(n, latent_dim, generator=generator, dtype=torch.float64).to(**kind)
+        with torch.no_grad():
+            _, v_max = extremal_directions(metric(start))
+        outward = (start * v_max).sum(-1, keepdim=True) > 0
+        end = start + step_size * torch.where(outward, -v_max, v_max)
+        return RelativeImprovement(start, end, geodesic(metric, start, end, **options))
+
+    found = sampled(n_samples)
+    while until is not None and found.half_width > until:
+        found = _both(found, sampled(_n_more(found, until)))
+    return found
+
+
+def _n_more(found: RelativeImprovement, until: float) -> int:
+    """How many pairs to add: about as many as the interval needs, but no more than three times those there are, as a
+    standard deviation of few pairs is uncertain, and no fewer than an eighth of them."""
+    n = len(found.improvement)
+    needed = min(n * (found.half_width / until) ** 2, 4.0 * n)
+    return max(math.ceil(needed) - n, math.ceil(n / 8))
+
+
+def _both(a: RelativeImprovement, b: RelativeImprovement) -> RelativeImprovement:
+    n = len(a.improvement) + len(b.improvement)
+    curves = joined([a.geodesic, b.geodesic], torch.arange(n, device=a.start.device), torch.Size([n]))
+    return RelativeImprovement(torch.cat([a.start, b.start]), torch.cat([a.end, b.end]), curves)
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,48 @@ def test_torch_s_default_dtype_is_used_without_parameters(float64):
     assert mc.improvement.dtype == float64
 
 
+# sampling until the interval is narrow
+
+
+@pytest.mark.parametrize("until", [0.006, 0.003])
+def test_sampling_goes_on_until_the_interval_is_narrow(until):
+    first = relative_improvement(decoder(), n_samples=20, seed=2)
+    assert first.half_width > until
+    mc = relative_improvement(decoder(), n_samples=20, seed=2, until=until)
+    n = len(mc.improvement)
+    assert mc.half_width <= until
+    low, high = mc.interval
+    assert (high - low) / 2 == pytest.approx(mc.half_width)
+    # no more than that takes: a standard deviation as at the end needs so many
+    assert 20 < n < 2 * (stats.t.ppf(0.975, n - 1) * mc.std / until) ** 2
+    # the first pairs are those without it
+    assert torch.equal(mc.start[:20], first.start)
+    torch.testing.assert_close(mc.improvement[:20], first.improvement)
+    assert len(mc.start.unique(dim=0)) == n
+
+
+def test_what_was_added_is_joined_in_order():
+    mc = relative_improvement(decoder(), n_samples=5, until=0.005, n_segments=8, max_steps=10)
+    n = len(mc.improvement)
+    assert n > 5
+    assert mc.geodesic.points.shape == (n, 9, 2)
+    torch.testing.assert_close(mc.geodesic.points[:, 0], mc.start)
+    torch.testing.assert_close(mc.geodesic.points[:, -1], mc.end)
+    torch.testing.assert_close(mc.geodesic.curve(torch.tensor([0.0, 1.0], dtype=DTYPE))[:, 1], mc.end)
+
+
+def test_a_wide_interval_is_reached_at_once():
+    mc = relative_improvement(decoder(), n_samples=10, until=10.0)
+    assert torch.equal(mc.start, relative_improvement(decoder(), n_samples=10).start)
+    flat = relative_improvement(flat_plane().metric, n_samples=3, latent_dim=2, dtype=DTYPE, until=1e-6)
+    assert len(flat.improvement) == 3
+
+
 BAD = {
+    "until: got 0": {"until": 0.0},
+    "until: got nan": {"until": math.nan},
+    "until: got '1 %'": {"until": "1 %"},
+    "n_samples: got 1, expected at least 2 with until": {"until": 0.1, "n_samples": 1},
     "n_samples: got 0, expected at least 1": {"n_samples": 0},
     "n_samples: got 2.0": {"n_samples": 2.0},
     "step_size: got 0": {"step_size": 0},
