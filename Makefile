@@ -37,8 +37,10 @@ CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || sysctl -n hw.ncpu 2
 THREADS_CHOSEN := $(filter environment command,$(firstword $(origin OMP_NUM_THREADS)))
 OMP_NUM_THREADS ?= $(if $(filter -j%,$(MAKEFLAGS)),1,$(CORES))
 export OMP_NUM_THREADS
-# Threads that wait should sleep: spinning beside another busy process made training seven times slower.
+# Threads that wait should soon sleep: spinning beside another busy process made training eight times slower. To sleep at
+# once made it twice as slow on quiet cores; GNU's OpenMP can be told to spin for some microseconds first.
 export OMP_WAIT_POLICY ?= PASSIVE
+export GOMP_SPINCOUNT ?= 5000
 
 # Which figures each notebook writes; the recipe fails where one is missing.
 NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances
