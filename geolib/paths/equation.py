@@ -5,7 +5,8 @@ import functools
 import torch
 from torch import Tensor
 
-from geolib.paths.energy import regular, tensor_and_slopes
+from geolib.paths.arrays import regular
+from geolib.paths.energy.tensors import tensor_and_slopes
 from geolib.riemannian import ImmersedMetric, RiemannianMetric
 
 # steps of central differences of the acceleration, relative to their variable's size: eps^(1/3)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.paths.energy import regular
+from geolib.paths.arrays import regular
 from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Status

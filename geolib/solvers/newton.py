@@ -8,7 +8,9 @@ from torch import Tensor
 from geolib import checks
 from geolib.metric import PullbackMetric
 from geolib.paths import tridiagonal
-from geolib.paths.energy import Expansion, PathEnergy, path_energy
+from geolib.paths.energy import path_energy
+from geolib.paths.energy.base import PathEnergy
+from geolib.paths.energy.expansion import Expansion
 from geolib.paths.interpolant import Curve
 from geolib.paths.polygons import Cells, descend, polygon_curve
 from geolib.paths.problem import Problem, Solution, resampled
