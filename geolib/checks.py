@@ -1,4 +1,4 @@
-"""The sentences that bad input gets: which argument, what came, what is allowed."""
+"""Checks of arguments, with error messages that name the argument, what came and what is allowed."""
 
 import math
 from numbers import Real
@@ -21,15 +21,15 @@ def latent_points(name: str, z: Tensor, *, min_points: int | None = None) -> Non
 
 
 def finite(name: str, x: Tensor, *, at: Tensor | None = None) -> None:
-    """Stop where ``x`` has NaN or inf, saying how many entries and where the first is.
+    """Raise where ``x`` holds NaN or inf; the message says how many entries and where the first is.
 
     Args:
         name: what ``x`` is.
         x: any tensor; with ``at``, its first dimension counts the points of ``at``.
         at: latent points ``(n, d)`` whose images ``x`` holds, named in the message.
     """
-    # One reduction instead of a mask: a sum is finite unless an entry is not, or the sum overflows (then the mask
-    # below decides). This runs on every evaluation of a decoder.
+    # This runs on every evaluation of a decoder, so it takes one sum instead of a mask. A sum that is not finite may
+    # also have overflowed: then the mask decides.
     if bool(torch.isfinite(x.sum())):
         return
     bad = ~torch.isfinite(x)
@@ -76,8 +76,10 @@ def parameters_of_each(t: Tensor, points: Tensor) -> Tensor:
 def pairs(
     start: Tensor, end: Tensor, *, names: tuple[str, str] = ("start", "end")
 ) -> tuple[Tensor, Tensor, torch.Size]:
-    """Check that two arguments are points (or vectors) that go together. Returns both broadcast and flattened to
-    ``(B, d)``, and the batch shape."""
+    """Check two arguments: points (or vectors) of one dtype, device and dimension whose batches broadcast.
+
+    Returns both, broadcast and flattened to ``(B, d)``, and the batch shape.
+    """
     latent_points(names[0], start)
     latent_points(names[1], end)
     same_kind(names[1], end, names[0], start)
