@@ -24,7 +24,8 @@ def test_a_recipe_names_its_profile_and_seed(name, profile):
     expected = {"training": dataclasses.asdict(chosen.training)}
     if isinstance(chosen, Recipe):  # the others have one architecture, and no variance
         expected["model"] = chosen.model.as_dict()
-        expected["variance"] = {"n_centers": chosen.n_centers, "curvature": chosen.curvature, "zeta": chosen.zeta}
+        names = ("n_centers", "curvature", "zeta", "fit")
+        expected["variance"] = {name: getattr(chosen, name) for name in names}
     assert described == expected
     assert recipe(name, profile, seed=3).as_dict() == described
     assert recipe(name, profile, seed=4).as_dict() != described

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from geolib import PullbackMetric, RBFPrecision, fit_rbf_precision
 from geolib.companion.data.datasets import ImageData
+from geolib.companion.models import michelis_becker
 from geolib.companion.models.vae import VAE
 
 # Pixels that are black in every image have no error at all; a floor of 2.5 grey levels keeps their precision finite.
 VARIANCE_FLOOR = 0.01**2
+FITS = ("convex", "adam")
+"""how the RBF variance is fitted: as this project does, or as the code of Michelis & Becker 2021 does"""
 
 
 @dataclass(frozen=True)
@@ -32,25 +35,40 @@ class Generator:
 
 
 @torch.no_grad()
-def variance_target(vae: VAE, images: Tensor, latents: Tensor) -> Tensor:
+def variance_target(vae: VAE, images: Tensor, latents: Tensor, *, floor: float = VARIANCE_FLOOR) -> Tensor:
     """Squared errors of the decoder's mean at the data ``(n, D)``, floored: what the precision is fitted to."""
     return torch.cat(
-        [
-            (x - vae.mean(z)).square() + VARIANCE_FLOOR
-            for x, z in zip(images.split(4096), latents.split(4096), strict=True)
-        ]
+        [(x - vae.mean(z)).square() + floor for x, z in zip(images.split(4096), latents.split(4096), strict=True)]
     )
 
 
 def generator(
-    data: ImageData, vae: VAE, *, n_centers: int = 64, curvature: float = 1.25, zeta: float = 1e-3, seed: int = 0
+    data: ImageData,
+    vae: VAE,
+    *,
+    n_centers: int = 64,
+    curvature: float = 1.25,
+    zeta: float = 1e-3,
+    seed: int = 0,
+    fit: str = "convex",
 ) -> Generator:
-    """Encode the data with the model's own encoder, fit the RBF variance to it, and put the metric together."""
+    """Encode the data with the model's own encoder, fit the RBF variance to it, and put the metric together.
+
+    Raises:
+        ValueError: where ``fit`` is none of ``FITS``, and as the fits.
+    """
+    if fit not in FITS:
+        raise ValueError(f"fit: got {fit!r}, expected one of {', '.join(map(repr, FITS))}")
     device = next(vae.parameters()).device
     images = data.train_images.to(device)
     latents = vae.encode(images)
-    target = variance_target(vae, images, latents)
-    rbf = fit_rbf_precision(latents, target, n_centers=n_centers, curvature=curvature, zeta=zeta, seed=seed)
+    settings = {"n_centers": n_centers, "curvature": curvature, "zeta": zeta, "seed": seed}
+    if fit == "adam":
+        few = slice(michelis_becker.FIT_IMAGES)
+        errors = variance_target(vae, images[few], latents[few], floor=0.0)
+        rbf = michelis_becker.fit_precision(latents[few], errors, **settings)
+    else:
+        rbf = fit_rbf_precision(latents, variance_target(vae, images, latents), **settings)
     metric = PullbackMetric(vae.mean, rbf)
     return Generator(data, vae, rbf, metric, latents, vae.encode(data.test_images.to(device)), data.test_labels)
 

@@ -1,7 +1,7 @@
 """Recipes: a data set, a model, its training and its variance under one name, defined once for all notebooks."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,11 +13,14 @@ from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import generators
 from geolib.companion.models.convolutional import ConvolutionalTraining, TrainedDecoder, trained_decoder
 from geolib.companion.models.generators import Generator
-from geolib.companion.models.training import TrainedVAE, TrainingConfig, trained_vae
-from geolib.companion.models.vae import VAEConfig
+from geolib.companion.models.michelis_becker import PRECISION
+from geolib.companion.models.training import DecayingTraining, TrainedVAE, TrainingConfig, trained_vae
+from geolib.companion.models.vae import ConvolutionalVAEConfig, VAEConfig
 
 DIGITS = (2, 4, 5, 7)
 """the classes of Michelis & Becker 2021"""
+FEW = 750
+"""images per class on which the decoder of their code is trained here; their code takes 3,000"""
 
 
 def _load_digits() -> ImageData:
@@ -28,6 +31,17 @@ def _load_few_digits() -> ImageData:
     return datasets.few_digits(classes=DIGITS)
 
 
+def _load_first_digits() -> ImageData:
+    data = datasets.load("mnist", classes=DIGITS)
+    first = torch.cat([(data.train_labels == label).nonzero()[:FEW, 0] for label in data.classes]).sort().values
+    return replace(
+        data,
+        name="mnist_first",
+        train_images=data.train_images[first],
+        train_labels=data.train_labels[first],
+    )
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a generator is made, from its data to its variance, for one profile and one seed."""
@@ -36,11 +50,13 @@ class Recipe:
     label: str
     """what figures and progress bars call the model"""
     load: Callable[[], ImageData]
-    model: VAEConfig
+    model: VAEConfig | ConvolutionalVAEConfig
     training: TrainingConfig
     n_centers: int = 64
     curvature: float = 1.25
     zeta: float = 1e-3
+    fit: str = "convex"
+    """how the variance is fitted, one of ``generators.FITS``"""
 
     @cached_property
     def data(self) -> ImageData:
@@ -56,19 +72,17 @@ class Recipe:
         return generators.generator(
             self.data,
             self.trained(device=device).vae,
-            n_centers=self.n_centers,
-            curvature=self.curvature,
-            zeta=self.zeta,
+            **self._variance,
             seed=self.training.seed,
         )
 
+    @property
+    def _variance(self) -> dict[str, Any]:
+        return {"n_centers": self.n_centers, "curvature": self.curvature, "zeta": self.zeta, "fit": self.fit}
+
     def as_dict(self) -> dict[str, Any]:
         """JSON values, for a figure's sidecar."""
-        return {
-            "model": self.model.as_dict(),
-            "training": asdict(self.training),
-            "variance": {"n_centers": self.n_centers, "curvature": self.curvature, "zeta": self.zeta},
-        }
+        return {"model": self.model.as_dict(), "training": asdict(self.training), "variance": self._variance}
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,18 @@ def _digits(
     return recipe
 
 
+def _michelis_becker(name: str, label: str, latent_dim: int) -> Callable[[str, int], Recipe]:
+    def recipe(profile: str, seed: int) -> Recipe:
+        epochs, variance_epochs = (1, 1) if profile == "quick" else (10, 2)
+        training = DecayingTraining(epochs=epochs, variance_epochs=variance_epochs, seed=seed)
+        model = ConvolutionalVAEConfig(latent_dim=latent_dim)
+        # four centres per latent dimension; 1e-2 is their zeta for pixels on [-1, 1]
+        variance = {"n_centers": 4 * latent_dim, "curvature": 1.0, "zeta": PRECISION * 1e-2, "fit": "adam"}
+        return Recipe(name, label, _load_first_digits, model, training, **variance)
+
+    return recipe
+
+
 def _moons(profile: str, seed: int) -> Recipe:
     n, epochs = (400, 60) if profile == "quick" else (1000, 300)
     # The likelihood's deviation is about that of the data across a moon, so that the latent space keeps both
@@ -123,6 +149,9 @@ _RECIPES = {
     "digits": _digits("digits", "VAE", (256, 64)),
     "digits_large": _digits("digits_large", "VAE1", (404, 256)),
     "digits_small": _digits("digits_small", "VAE2", (32, 16)),
+    # the settings of Michelis & Becker's published code, and with the 16 latent dimensions of its published weights
+    "michelis_becker_code": _michelis_becker("michelis_becker_code", "VAE of the authors' code", 2),
+    "michelis_becker_16": _michelis_becker("michelis_becker_16", "the same in 16 dimensions", 16),
     # learnt by heart from 1,600 images: bent and overfitted, so that a curve can be a geodesic and not the shortest
     "few_digits": _digits("few_digits", "VAE of few digits", (256, 64), _load_few_digits),
     "few_digits_small": _digits("few_digits_small", "VAE2 of few digits", (32, 16), _load_few_digits),

@@ -4,12 +4,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from geolib.companion.cache import progress, store
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import weights
-from geolib.companion.models.vae import VAE, VAEConfig, negative_elbo, negative_log_likelihood
+from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, VAEConfig, negative_elbo, negative_log_likelihood
 
 _RECIPE = 1  # counts changes of this file that change the weights, so that older caches are not taken for these
 _VALIDATION_SHARE = 0.1
@@ -31,6 +31,32 @@ class TrainingConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
 
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam at the initial learning rate."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch, counted from 0: a cosine that falls to 0."""
+        return self.learning_rate * float(0.5 * (1 + torch.cos(torch.tensor(epoch / epochs * torch.pi))))
+
+
+@dataclass(frozen=True)
+class DecayingTraining(TrainingConfig):
+    """Training with weight decay and a learning rate that falls by a factor per epoch."""
+
+    batch_size: int = 16
+    learning_rate: float = 5e-3
+    decay: float = 0.95
+    weight_decay: float = 1e-4
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam at the initial learning rate, with weight decay."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return self.learning_rate * self.decay**epoch
+
 
 @dataclass(frozen=True)
 class TrainedVAE:
@@ -45,7 +71,7 @@ class TrainedVAE:
 
 def trained_vae(
     data: ImageData,
-    config: VAEConfig,
+    config: VAEConfig | ConvolutionalVAEConfig,
     training: TrainingConfig,
     *,
     device: torch.device | str = "cpu",
@@ -78,8 +104,7 @@ def trained_vae(
     tensors, metadata = store.cached("vae", configuration, ".safetensors", build=build, load=load)
     vae = VAE(config)
     vae.load_state_dict(tensors)
-    vae.to(device).eval().requires_grad_(False)
-    return TrainedVAE(vae, metadata["history"], loaded_from[0])
+    return TrainedVAE(vae.to(device).fixed(), metadata["history"], loaded_from[0])
 
 
 class _Run:
@@ -88,7 +113,7 @@ class _Run:
     def __init__(
         self,
         data: ImageData,
-        config: VAEConfig,
+        config: VAEConfig | ConvolutionalVAEConfig,
         training: TrainingConfig,
         checkpoint: Path,
         device: torch.device,
@@ -108,10 +133,7 @@ class _Run:
             "elbo": (negative_elbo, training.epochs, [p for n, p in self.vae.named_parameters() if n[:4] != "std."]),
             "variance": (negative_log_likelihood, training.variance_epochs, list(self.vae.std.parameters())),
         }
-        self.optimizers = {
-            phase: torch.optim.Adam(parameters, lr=training.learning_rate, fused=True)
-            for phase, (_, _, parameters) in self.phases.items()
-        }
+        self.optimizers = {phase: training.optimizer(parameters) for phase, (_, _, parameters) in self.phases.items()}
         self.history: list[dict[str, float]] = []
         self._resume()
 
@@ -137,9 +159,9 @@ class _Run:
     def _epoch(self, phase: str, epoch: int) -> dict[str, float]:
         loss_of, epochs, _ = self.phases[phase]
         optimizer = self.optimizers[phase]
-        for group in optimizer.param_groups:  # cosine decay, a function of the epoch alone
-            fraction = torch.tensor(epoch / epochs * torch.pi)
-            group["lr"] = self.training.learning_rate * float(0.5 * (1 + torch.cos(fraction)))
+        for group in optimizer.param_groups:  # a function of the epoch alone
+            group["lr"] = self.training.rate(epoch, epochs)
+        self.vae.train(phase == "elbo")  # the variance is trained at the mean as it will be used
         total = torch.zeros((), device=self.device)
         for batch in torch.randperm(len(self.images), generator=self.generator).split(self.training.batch_size):
             loss = loss_of(self.vae, self.images[batch.to(self.device)], self._noise(len(batch)))
@@ -152,6 +174,7 @@ class _Run:
             raise ValueError(
                 f"training: the loss is {mean} in epoch {epoch + 1} of phase {phase!r}; lower learning_rate"
             )
+        self.vae.eval()
         with torch.no_grad():
             validation = float(loss_of(self.vae, self.validation, self._noise(len(self.validation))).mean())
         return {"phase": phase, "epoch": epoch + 1, "training": mean, "validation": validation}

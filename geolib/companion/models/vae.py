@@ -1,11 +1,14 @@
 """Generative models as plain modules."""
 
+import copy
 import itertools
 import math
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import fusion, parametrize
+from torch.nn.utils.parametrizations import spectral_norm
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,115 @@ class VAEConfig:
     def as_dict(self) -> dict:
         """JSON values, for cache keys and files."""
         return {**asdict(self), "widths": list(self.widths)}
+
+    def parts(self, generator: torch.Generator | None) -> dict[str, nn.Module]:
+        """The modules of a ``VAE`` by name. Their initial weights are drawn from ``generator`` where there is one."""
+        inward = [self.data_dim, *self.widths]
+        outward = [self.latent_dim, *reversed(self.widths)]
+        parts = {
+            "body": nn.Sequential(*_mlp(inward)),
+            "latent_mean": nn.Linear(inward[-1], self.latent_dim),
+            "latent_log_variance": nn.Linear(inward[-1], self.latent_dim),
+            "mean": nn.Sequential(*_mlp(outward), nn.Linear(outward[-1], self.data_dim), nn.Sigmoid()),
+            # narrow on purpose: a variance head as wide as the mean's learns the training set's noise
+            "std": _variance_head(self.latent_dim, self.widths[-1], self.data_dim),
+        }
+        if generator is not None:
+            for part in parts.values():
+                for layer in part.modules():
+                    if isinstance(layer, nn.Linear):
+                        bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+                        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+                        nn.init.zeros_(layer.bias)
+        return parts
+
+
+@dataclass(frozen=True)
+class ConvolutionalVAEConfig:
+    """The architecture in the code of Michelis & Becker 2021: convolutions with spectral norm, batch norm and ELU.
+
+    The networks see pixels on [-1, 1] inside. Outside they are on [0, 1], as everywhere in this project.
+    """
+
+    latent_dim: int = 2
+    output_variance: float = math.exp(0.5) / 4
+    """of the Gaussian likelihood on [0, 1]: a log-variance of 0.5 on [-1, 1]"""
+    variance_width: int = 64
+    """of the variance network, which their code does not have: ours, for the same lessons"""
+
+    def as_dict(self) -> dict:
+        """JSON values, for cache keys and files."""
+        return {"architecture": "convolutional", **asdict(self)}
+
+    def parts(self, generator: torch.Generator | None) -> dict[str, nn.Module]:
+        """The modules of a ``VAE`` by name. Their initial weights are drawn from ``generator`` where there is one."""
+        with torch.random.fork_rng(devices=[]):  # layers draw their weights from torch's own generator
+            if generator is not None:
+                torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
+            encoder = nn.Sequential(
+                nn.Unflatten(1, (1, 28, 28)),
+                _rescaled(2.0, -1.0),
+                *_block(nn.Conv2d(1, 32, 4, stride=2)),
+                *_block(nn.Conv2d(32, 32, 3, stride=2)),
+                nn.Flatten(),
+            )
+            return {
+                "body": encoder,
+                "latent_mean": nn.Linear(32 * 6 * 6, self.latent_dim),
+                "latent_log_variance": nn.Linear(32 * 6 * 6, self.latent_dim),
+                "mean": convolutional_decoder(self.latent_dim),
+                "std": _variance_head(self.latent_dim, self.variance_width, 28 * 28),
+            }
+
+
+def convolutional_decoder(latent_dim: int, *, spectral: bool = True) -> nn.Sequential:
+    """Latents ``(n, d)`` to pixels ``(n, 784)`` on [0, 1], as in the code of Michelis & Becker 2021.
+
+    Args:
+        latent_dim: d.
+        spectral: whether the transposed convolutions are divided by their spectral norm.
+    """
+    return nn.Sequential(
+        nn.Linear(latent_dim, 32 * 6 * 6),
+        nn.Unflatten(1, (32, 6, 6)),
+        *_block(nn.ConvTranspose2d(32, 32, 3, stride=2), spectral=spectral),
+        *_block(nn.ConvTranspose2d(32, 32, 4, stride=2), spectral=spectral),
+        nn.Conv2d(32, 1, 1),
+        nn.Tanh(),
+        _rescaled(0.5, 0.5),
+        nn.Flatten(),
+    )
+
+
+def _block(convolution: nn.Module, *, spectral: bool = True) -> list[nn.Module]:
+    normed = spectral_norm(convolution) if spectral else convolution
+    return [normed, nn.BatchNorm2d(convolution.out_channels), nn.ELU()]
+
+
+def _rescaled(scale: float, shift: float) -> nn.Conv2d:
+    """Other units for grey levels, as a layer that nothing trains and whose derivatives every rule knows."""
+    layer = nn.Conv2d(1, 1, 1).requires_grad_(False)
+    nn.init.constant_(layer.weight, scale)
+    nn.init.constant_(layer.bias, shift)
+    return layer
+
+
+def _variance_head(latent_dim: int, width: int, data_dim: int) -> nn.Sequential:
+    return nn.Sequential(*_mlp([latent_dim, width]), nn.Linear(width, data_dim), _Exponential())
+
+
+def folded(layers: nn.Sequential) -> nn.Sequential:
+    """The same map in evaluation mode with fewer layers: convolutions hold their spectral norm and batch norm."""
+    kept: list[nn.Module] = []
+    for layer in layers:
+        if isinstance(layer, nn.BatchNorm2d):
+            fuse_transposed = isinstance(kept[-1], nn.ConvTranspose2d)
+            kept[-1] = fusion.fuse_conv_bn_eval(kept[-1], layer, transpose=fuse_transposed)
+        elif parametrize.is_parametrized(layer):
+            kept.append(parametrize.remove_parametrizations(copy.deepcopy(layer), "weight"))
+        else:
+            kept.append(layer)
+    return nn.Sequential(*kept)
 
 
 def _mlp(sizes: list[int]) -> list[nn.Module]:
@@ -44,23 +156,20 @@ class VAE(nn.Module):
     ``mean`` and ``std`` are the two maps ``z (..., d) -> (..., D)`` that a ``PullbackMetric`` takes.
     """
 
-    def __init__(self, config: VAEConfig, *, generator: torch.Generator | None = None):
+    mean: nn.Sequential
+    std: nn.Sequential
+
+    def __init__(self, config: VAEConfig | ConvolutionalVAEConfig, *, generator: torch.Generator | None = None):
         super().__init__()
         self.config = config
-        inward = [config.data_dim, *config.widths]
-        outward = [config.latent_dim, *reversed(config.widths)]
-        self.body = nn.Sequential(*_mlp(inward))
-        self.latent_mean = nn.Linear(inward[-1], config.latent_dim)
-        self.latent_log_variance = nn.Linear(inward[-1], config.latent_dim)
-        self.mean = nn.Sequential(*_mlp(outward), nn.Linear(outward[-1], config.data_dim), nn.Sigmoid())
-        narrow = config.widths[-1]  # on purpose: a variance head as wide as the mean's learns the training set's noise
-        self.std = nn.Sequential(*_mlp([config.latent_dim, narrow]), nn.Linear(narrow, config.data_dim), _Exponential())
-        if generator is not None:
-            for layer in self.modules():
-                if isinstance(layer, nn.Linear):
-                    bound = math.sqrt(6 / (layer.in_features + layer.out_features))
-                    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                    nn.init.zeros_(layer.bias)
+        for name, part in config.parts(generator).items():
+            self.add_module(name, part)
+
+    def fixed(self) -> "VAE":
+        """Itself, ready to be measured: in evaluation mode, without gradients, norms folded into convolutions."""
+        self.eval().requires_grad_(False)
+        self.body, self.mean = folded(self.body), folded(self.mean)
+        return self
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance ``(n, d)`` of q(z | x)."""
