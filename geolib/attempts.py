@@ -1,16 +1,17 @@
 """One method from one initial curve or several: its curves are measured, certified and, where that helps, refined."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from geolib.curves import straight
+from geolib.paths.cells import Cells
 from geolib.paths.certificate import certify, is_geodesic
 from geolib.paths.interpolant import Curve
 from geolib.paths.measure import Measured, measure
-from geolib.paths.polygons import Cells, exact_length, polyline
+from geolib.paths.polygons import measured, polyline
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Geodesic, Status
 from geolib.paths.starts import LatentGraph
@@ -23,7 +24,6 @@ _MAX_REFINEMENT = 8  # largest number of segments of a method, relative to n_seg
 _ESCAPES = 2  # saddles that are left one after the other
 _ASIDE = (0.03, 0.1, 0.2, 0.4)  # how far curves are tried beside a saddle, relative to its length
 _SHORTER = 0.1  # times rtol, by which one of them must be shorter
-_ACROSS_KINKS = 1e-3  # tolerance of where points at equal steps in length are
 
 
 @dataclass(frozen=True)
@@ -90,13 +90,11 @@ class Task:
         )
 
     def _measure(self, curve: Curve) -> Measured:
-        cells = Cells.of(self.metric)
+        cells = Cells.of(self.metric, curve.points)
         if cells is None:
             return measure(self.metric, curve, self.n_segments, self.rtol)
-        # sums over chords see little of the kinks between their points, where the length is known exactly
-        found = measure(self.metric, curve, self.n_segments, max(self.rtol, _ACROSS_KINKS))
-        length = exact_length(cells, polyline(curve))
-        return replace(found, length=length, resolved=torch.ones_like(found.resolved))
+        # sums over chords see little of the kinks between their points
+        return measured(cells, curve, self.n_segments)
 
     def _certify(self, found: Measured, times: int) -> tuple[Tensor, Tensor, Tensor]:
         """Residual and index ``(B,)``, and points ``(2, B, n_segments + 1, d)`` on either side of a saddle.
@@ -105,8 +103,7 @@ class Task:
         index is 0 where no curve beside it was found to be shorter.
         """
         points = found.points
-        cells = Cells.of(self.metric)
-        if cells is not None:
+        if Cells.of(self.metric, points) is not None:
             proof = certify(self.metric, polyline(found.curve))
             return proof.residual, proof.index, points.expand(2, *points.shape)
         residual, index, descent = found.length.clone(), torch.zeros_like(found.n_fine), torch.zeros_like(points)

@@ -68,11 +68,13 @@ def geodesic(
         a ``Geodesic``. A local minimum: among several geodesics between two points it need not be the shortest. A
         curve that did not converge is still the shortest found, never longer than the straight line; ``converged``
         and ``status`` tell. A feature of the metric that is narrower than a curve's latent length over
-        ``2 n_segments`` can be missed by all measures. Where the metric's map is a chain (``nn.Sequential``) of affine
-        layers, ReLU and leaky ReLU, without ``std``, shortest curves are polygons with corners at its kinks; ``newton``
-        finds these, and ``converged`` says that no curve beside is shorter by more than ``rtol``. At all other kinks
-        (ReLU called as a function, or before a sigmoid) the geodesic equation does not hold, and curves across many of
-        them may be short and yet end as ``NOT_GEODESIC``: prefer smooth layers there (tanh, SiLU, ELU, softplus).
+        ``2 n_segments`` can be missed by all measures. Where mean and ``std``, with ``features`` behind, are chains
+        (``nn.Sequential``) of affine layers, ReLU and leaky ReLU, and behind the last of these of smooth layers (a
+        sigmoid, or a module that brings its second derivatives, like that of ``fit_rbf_precision``), shortest curves
+        have corners at the kinks; ``newton`` finds them as polygons, and ``converged`` says that none beside is shorter
+        by more than ``rtol``. At all other kinks (ReLU called as a function, or behind a smooth layer) the geodesic
+        equation does not hold, and curves across many of them may be short and yet end as ``NOT_GEODESIC``: prefer
+        ``nn.ReLU`` in an ``nn.Sequential``, or smooth layers (tanh, SiLU, ELU, softplus).
         Memory stays flat in the number of pairs but for the result itself: they are worked on in
         blocks, whose size follows from the metric's ``chunk_size``.
 

@@ -100,20 +100,49 @@ def try_map(name: str, function: Map, z: Tensor) -> Tensor:
 
 def kink(layer: nn.Module) -> float | None:
     """The slope below zero of a layer that has a kink there and slope 1 above; None for any other layer."""
+    if not isinstance(layer, (nn.ReLU, nn.LeakyReLU)) or _has_hooks(layer):
+        return None
     if type(layer) is nn.ReLU:
         return 0.0
     return layer.negative_slope if type(layer) is nn.LeakyReLU else None
 
 
-def chain(function: Map) -> list[nn.Module] | None:
-    """The layers of a chain of affine ones and of those with a ``kink``; None where the function is no such chain."""
-    if not isinstance(function, nn.Module) or function._forward_hooks or function._forward_pre_hooks:
+def kinked_chain(*functions: Map) -> tuple[list[nn.Module], list[nn.Module]] | None:
+    """The layers of functions that follow one another: a chain of affine ones and of those with a ``kink``, as long as
+    it can be, and what follows that is smooth. None where they are not of that form, as far as can be seen."""
+    layers = [layer for function in functions for layer in _layers(function)]
+    kinks = [i for i, layer in enumerate(layers) if kink(layer) is not None]
+    n = kinks[-1] + 1 if kinks else 0
+    while n < len(layers) and _is_affine(layers[n]):
+        n += 1
+    first, behind = layers[:n], layers[n:]
+    if not all(_is_affine(layer) or kink(layer) is not None for layer in first):
         return None
-    if type(function) is nn.Sequential:
-        parts = [chain(layer) for layer in function]
-        return None if None in parts else list(itertools.chain.from_iterable(parts))
-    affine = type(function) is nn.Linear or (type(function) in _AFFINE and not function.training)
-    return [function] if affine or kink(function) is not None else None
+    return (first, behind) if all(_is_smooth(layer) for layer in behind) else None
+
+
+def _layers(function: Map) -> list[Map]:
+    """Those of (nested) ``nn.Sequential``, or the function itself."""
+    if type(function) is not nn.Sequential or _has_hooks(function):
+        return [function]
+    return list(itertools.chain.from_iterable(_layers(layer) for layer in function))
+
+
+def _has_hooks(function: nn.Module) -> bool:
+    return bool(function._forward_hooks or function._forward_pre_hooks)
+
+
+def _is_affine(layer: Map) -> bool:
+    if not isinstance(layer, nn.Module) or _has_hooks(layer):
+        return False
+    return type(layer) is nn.Linear or (type(layer) in _AFFINE and not layer.training)
+
+
+def _is_smooth(layer: Map) -> bool:
+    """Whether a layer is known to be: by its type, or as it brings its second derivatives."""
+    if not isinstance(layer, nn.Module) or _has_hooks(layer):
+        return False
+    return _is_affine(layer) or type(layer) in _SMOOTH or hasattr(layer, "push_forward_twice")
 
 
 class SmoothKink(nn.Module):
@@ -124,8 +153,20 @@ class SmoothKink(nn.Module):
         self.slope, self.width = slope, width
 
     def forward(self, x: Tensor) -> Tensor:
+        """The values at ``x (n, ...)``."""
         rounded = nn.functional.softplus(x, beta=1 / self.width, threshold=40.0)
         return self.slope * x + (1 - self.slope) * rounded
+
+    def push_forward(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Those and their derivatives along ``tangents (k, n, ...)``."""
+        return self(x), (self.slope + (1 - self.slope) * torch.sigmoid(x / self.width)) * tangents
+
+    def push_forward_twice(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, Pull]:
+        """``push_forward``, and what takes a cotangent to that at x and to the blocks of the second derivatives."""
+        share = torch.sigmoid(x / self.width)
+        slope = self.slope + (1 - self.slope) * share
+        second = (1 - self.slope) / self.width * share * (1 - share)
+        return self(x), slope * tangents, _elementwise_pull(tangents, slope, second)
 
 
 # Exact types, since a subclass may do anything. In evaluation mode all of the first kind are affine maps.
@@ -133,10 +174,8 @@ _AFFINE = (
     *(nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d),
     *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.Flatten, nn.Unflatten, nn.Identity),
 )
-_ELEMENTWISE = (
-    *(nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.Mish),
-    *(nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, SmoothKink),
-)
+_SMOOTH = (nn.Tanh, nn.Sigmoid, nn.Softplus, nn.SiLU, nn.GELU, nn.Mish)
+_ELEMENTWISE = (*_SMOOTH, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU)
 # Slopes that follow from the value. Forward mode has a fixed cost of 80 us a layer.
 _SLOPES = {nn.Tanh: lambda value: 1 - value.square(), nn.Sigmoid: lambda value: value * (1 - value)}
 _SECONDS = {
@@ -211,18 +250,21 @@ def push_forward_twice(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tens
             return *push_forward(function, x, tangents), lambda cotangent: (cotangent @ function.weight, None)
         if kind in _ELEMENTWISE and not getattr(function, "inplace", False):
             value, slope, second = _value_slope_and_second(function, x)
-
-            def pull(cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
-                weighted = (cotangent * second * tangents).flatten(2).transpose(0, 1)
-                return cotangent * slope, weighted @ tangents.flatten(2).permute(1, 2, 0)
-
-            return value, slope * tangents, pull
+            return value, slope * tangents, _elementwise_pull(tangents, slope, second)
         if kind in _AFFINE and not function.training:
             return *push_forward(function, x, tangents), lambda cotangent: (_pulled_back(function, x, cotangent), None)
         if hasattr(function, "push_forward_twice"):
             return function.push_forward_twice(x, tangents)
     kept = x.detach().clone()  # the function may work in place
     return *push_forward(function, x, tangents), functools.partial(_pull_through_any, function, kept, tangents)
+
+
+def _elementwise_pull(tangents: Tensor, slope: Tensor, second: Tensor) -> Pull:
+    def pull(cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
+        weighted = (cotangent * second * tangents).flatten(2).transpose(0, 1)
+        return cotangent * slope, weighted @ tangents.flatten(2).permute(1, 2, 0)
+
+    return pull
 
 
 def pull_through(pulls: list[Pull], cotangent: Tensor) -> tuple[Tensor, Tensor | None]:

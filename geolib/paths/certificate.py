@@ -8,8 +8,9 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.paths import tridiagonal
+from geolib.paths.cells import Cells
 from geolib.paths.energy import path_energy
-from geolib.paths.polygons import Cells, left_to_gain
+from geolib.paths.polygons import left_to_gain
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 _FLAT = 1e-2  # share of the stiffness by which a second variation must be negative to count
@@ -37,10 +38,10 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
     The acceleration is read off the gradient of the discrete energy,
     :math:`(D_t\gamma')_i = -(N/2) M^{-1} \partial E / \partial p_i`.
 
-    A chain of affine layers and (leaky) ReLU has no such equation. There the curve is taken as straight between its
-    points, and :math:`\rho` is what its excess :math:`\rho^2 / (2 \pi^2)` over the shortest curve beside it says:
-    through the same cells, on which the map is affine and the length of polygons convex; where several kinks meet,
-    also through the cells on other sides.
+    A chain of affine layers and (leaky) ReLU has no such equation, nor has a smooth map behind one. There the curve is
+    taken as straight between its points, and :math:`\rho` is what its excess :math:`\rho^2 / (2 \pi^2)` over the
+    shortest curve beside it says: through the same cells, on which the chain is affine (without a map behind it the
+    length of polygons is convex there); where several kinks meet, also through the cells on other sides.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``.
@@ -72,7 +73,8 @@ def geodesic_index(metric: Metric, points: Tensor) -> Tensor:
 
     A geodesic of index 0 is a local minimum of the length; it has as many conjugate points inside as its index says. An
     eigenvalue counts where it is more negative than 1 % of :math:`\int |D_t \delta|^2`, as the discretisation cannot
-    tell smaller ones from zero. On a chain of affine layers and (leaky) ReLU there are none.
+    tell smaller ones from zero. On a chain of affine layers and (leaky) ReLU, also with a smooth map behind it, none
+    is counted, but the residual of a curve that is no minimum is large.
 
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``, twice differentiable by torch.
@@ -110,7 +112,7 @@ class Certificate:
 @torch.no_grad()
 def certify(metric: RiemannianMetric, points: Tensor) -> Certificate:
     """The certificate of curves ``(B, N + 1, d)`` that need no check."""
-    cells = Cells.of(metric)
+    cells = Cells.of(metric, points)
     if cells is not None:
         gain = left_to_gain(cells, points)
         return Certificate(

@@ -1,100 +1,54 @@
-"""Shortest polygons on piecewise linear maps, whose corners lie where the map has a kink."""
+"""Shortest polygons on maps with kinks, whose corners lie where the map has a kink."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from geolib import jacobian
 from geolib.paths import tridiagonal
+from geolib.paths.cells import Cells, Pieces
 from geolib.paths.interpolant import Curve
-from geolib.riemannian import RiemannianMetric
+from geolib.paths.measure import Measured, even_parameters
 
-_CORNERS = 2048  # most corners of a polygon
 _CUT, _CUTS = 0.4, 10  # of a step that leads to a longer polygon
 _ENOUGH = 0.5  # times rtol
 # The length of a segment is rounded where it is zero, over this share of the polygon: first much, then little.
 _ROUNDING, _LEAST_ROUNDING = 1e-4, 0.1  # that, and this times rtol
 _ROUNDINGS = (1e-5, 1e-7)  # of which the one that leaves less to gain is right, as either bounds that
+# Times rtol, in three turns. A polygon that gains less in a step has met the rounding, or the end of its cells.
+_CREEPING = (0.1, 1e-3, 1e-3)
 _ALONG = 0.999  # share of the curvature along a segment, where its length has none, that is left out
-_CHUNK_BYTES = 256 * 2**20
-_SAMPLES = 256
+_SAMPLES = 256  # segments of the polygon that stands for a curve, at least
+_PARTS = 64  # of a curve on a map that is not affine between its kinks
 # Kinks that follow one another within this share of a polygon are looked at from several directions, from so far.
 _BESIDE, _DIRECTIONS, _ASIDE = 1e-3, 3, 1e-3
+# nodes and weights of Gauss's rule on [0, 1]
+_NODES = ((0.5 - math.sqrt(0.15), 5 / 18), (0.5, 4 / 9), (0.5 + math.sqrt(0.15), 5 / 18))
 
 
-class Cells:
-    """A chain of affine layers, ReLU and leaky ReLU. It is affine on each of the cells that its kinks separate."""
+@dataclass(frozen=True)
+class Gain:
+    """What a step is expected to gain, relative to the length."""
 
-    def __init__(self, layers: list[nn.Module]):
-        self.layers = layers
+    step: Tensor
+    """(B, K, d), of the corners within their kinks"""
+    expected: Tensor
+    """(B,), of the step itself; infinite where the length has no minimum"""
+    rounded: Tensor
+    """(B,), what rounding hides, which may be gained too"""
+
+    @property
+    def total(self) -> Tensor:
+        """(B,)"""
+        return self.expected + self.rounded
 
     @classmethod
-    def of(cls, metric: RiemannianMetric) -> "Cells | None":
-        """Those of a metric's immersion, or None where it is no such chain."""
-        source = metric.source
-        if metric.std is not None or not hasattr(source, "mean"):
-            return None
-        layers = jacobian.chain(source.mean)
-        if layers is not None and source.features is not None:
-            features = jacobian.chain(source.features)
-            layers = None if features is None else layers + features
-        if layers is None or not any(isinstance(layer, (nn.ReLU, nn.LeakyReLU)) for layer in layers):
-            return None
-        return cls(layers)
-
-    def smooth(self, width: float, like: Tensor) -> nn.Sequential:
-        """The same chain with kinks rounded, over a ``width`` relative to the heights of standard normal points."""
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(_SAMPLES, like.shape[-1], generator=generator).to(like)
-        layers = []
-        for layer in self.layers:
-            if jacobian.kink(layer) is not None:
-                scale = float(x.square().mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny))
-                layers.append(jacobian.SmoothKink(jacobian.kink(layer), width * scale))
-                x = torch.where(x > 0, x, jacobian.kink(layer) * x)
-            else:
-                x = layer(x)
-                layers.append(layer)
-        return nn.Sequential(*layers)
-
-    def at(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Heights over the kinks ``(n, H)`` and images ``(n, D)`` at ``z (n, d)``, and the derivatives of both along
-        ``tangents (k, n, d)``."""
-        heights, slopes = [], []
-        x = z
-        for layer in self.layers:
-            slope = jacobian.kink(layer)
-            if slope is None:
-                x, tangents = jacobian.push_forward(layer, x, tangents)
-                continue
-            heights.append(x.flatten(1))
-            slopes.append(tangents.flatten(2))
-            factor = torch.where(x > 0, 1.0, slope).to(x.dtype)
-            x, tangents = factor * x, factor * tangents
-        return torch.cat(heights, -1), x, torch.cat(slopes, -1), tangents
-
-    def curves_at_once(self, points: Tensor) -> int:
-        """How many curves like those of ``points (B, n + 1, d)`` are worked on at once, with their derivatives."""
-        z = points[:1, 0]
-        heights, image, _, _ = self.at(z, z.unsqueeze(0))
-        d = points.shape[-1]
-        per_curve = points.shape[1] * (d + 1) * (heights[0].numel() + image[0].numel()) * points.element_size()
-        return max(1, _CHUNK_BYTES // per_curve)
-
-    def sides(self, z: Tensor) -> Tensor:
-        """On which side of every kink the points ``z (..., d)`` are: ``(..., H)``."""
-        flat = z.reshape(-1, z.shape[-1])
-        return (self.at(flat, flat.new_zeros(0, *flat.shape))[0] > 0).unflatten(0, z.shape[:-1])
-
-    def image(self, z: Tensor) -> Tensor:
-        """``(..., D)``"""
-        x = z.reshape(-1, z.shape[-1])
-        for layer in self.layers:
-            x = layer(x)
-        return x.unflatten(0, z.shape[:-1])
+    def joined(cls, parts: Sequence["Gain"], n_corners: int) -> "Gain":
+        """Those of all parts, with steps of so many corners."""
+        step = torch.cat([nn.functional.pad(part.step, (0, 0, 0, n_corners - part.step.shape[1])) for part in parts])
+        return cls(step, torch.cat([part.expected for part in parts]), torch.cat([part.rounded for part in parts]))
 
 
 @dataclass(frozen=True)
@@ -105,84 +59,78 @@ class Polygons:
     """(B, K + 2, d); behind a polygon's last corner its end is repeated"""
     n_corners: Tensor
     """(B,)"""
+    crossed: Tensor
+    """(B, K), how many kinks each corner is on"""
     length: Tensor
-    """(B,), exact"""
+    """(B,), of the chords in the image, exact where the map is affine between its kinks"""
 
     @classmethod
     def through(cls, cells: Cells, points: Tensor) -> "Polygons":
-        """Of the curves that are straight between ``points (B, n + 1, d)``, without the bends inside a cell."""
+        """Of the curves that are straight between ``points (B, n + 1, d)``, without the bends inside a cell, where the
+        map is affine, or without those that are close to others, where it is not."""
         parts = [cls._through(cells, part) for part in points.split(cells.curves_at_once(points))]
         if len(parts) == 1:
             return parts[0]
         n_points = max(part.points.shape[1] for part in parts)
-        return cls(
-            torch.cat([_padded(part.points, n_points) for part in parts]),
-            torch.cat([part.n_corners for part in parts]),
-            torch.cat([part.length for part in parts]),
-        )
+        return cls(*(torch.cat(group) for group in zip(*(part._padded(n_points) for part in parts), strict=True)))
 
     @classmethod
     def _through(cls, cells: Cells, points: Tensor) -> "Polygons":
-        points, n = _with_crossings(cells, points)
-        # not at crossings: the sides of a corner are those of the segments beside it
-        sides = cells.sides((points[:, 1:] + points[:, :-1]) / 2)
-        real = torch.arange(1, points.shape[1] - 1, device=points.device) <= n.unsqueeze(-1)
-        kept = (sides[:, 1:] != sides[:, :-1]).any(-1) & real
-        curve, k = kept.nonzero(as_tuple=True)
-        points, n = _packed(points, curve, points[curve, k + 1])
-        return cls(points, n, cells.image(points).diff(dim=1).norm(dim=-1).sum(-1))
+        pieces, curve = _pieces(cells, points)
+        same = curve[1:] == curve[:-1]
+        crossed = (pieces.sides[1:] != pieces.sides[:-1]).sum(-1)
+        kept = same & (crossed > 0)
+        if not cells.affine:
+            chords = points.diff(dim=1).norm(dim=-1).flatten()
+            part = (
+                2 * _PARTS * _shares(curve, (pieces.end - pieces.start) * chords[pieces.segment], len(points))
+            ).floor()
+            kept = kept | (same & (pieces.end[:-1] == 1) & (part[1:] != part[:-1]))
+        kept = kept.nonzero()[:, 0]
+        segment = pieces.segment[kept]
+        corners = torch.lerp(
+            points[:, :-1].flatten(0, 1)[segment], points[:, 1:].flatten(0, 1)[segment], pieces.end[kept].unsqueeze(-1)
+        )
+        corners, n_corners = _packed(points[:, [0, -1]], curve[kept], corners)
+        number = torch.bincount(curve, minlength=len(points))
+        last = number.cumsum(0) - 1
+        ends = pieces.after.new_zeros(len(points), 2, pieces.after.shape[-1])
+        some = number > 0
+        ends[some] = torch.stack([pieces.before[(last - number + 1)[some]], pieces.after[last[some]]], dim=1)
+        values, _ = _packed(ends, curve[kept], pieces.after[kept])
+        crossed, _ = _packed(crossed.new_zeros(len(points), 2, 1), curve[kept], crossed[kept].unsqueeze(-1))
+        length = cells.image(values).diff(dim=1).norm(dim=-1).sum(-1)
+        return cls(corners, n_corners, crossed[:, 1:-1, 0], length)
 
-    def step(self, cells: Cells, rounding: float) -> tuple[Tensor, Tensor]:
-        """Newton's step ``(B, K, d)`` of the corners within their kinks, and what can be gained in the same cells,
-        relative to the length ``(B,)``: there the length is a convex function, whose minimum is the shortest curve.
+    def gains(self, cells: Cells, roundings: tuple[float, ...]) -> list["Gain"]:
+        """Newton's step of the corners within their kinks and what it gains, for each of the roundings.
+
+        On an affine map the length is a convex function of them, whose minimum is the shortest curve through the same
+        cells.
         """
         rows = torch.arange(len(self.length), device=self.length.device)
-        parts = [self[part]._step(cells, rounding) for part in rows.split(cells.curves_at_once(self.points))]
-        return tuple(torch.cat(group) for group in zip(*parts, strict=True))
-
-    def _step(self, cells: Cells, rounding: float) -> tuple[Tensor, Tensor]:
-        points = self.points
-        b, n_points, d = points.shape
-        if n_points == 2:
-            return points[:, 1:-1], torch.zeros_like(self.length)
-        middle = ((points[:, 1:] + points[:, :-1]) / 2).flatten(0, 1)
-        eye = torch.eye(d, dtype=points.dtype, device=points.device)
-        heights, _, slopes, J = cells.at(middle, eye.unsqueeze(1).expand(d, len(middle), d))
-        J = J.flatten(2).permute(1, 0, 2)
-        chords = (points.diff(dim=1).flatten(0, 1).unsqueeze(-2) @ J).squeeze(-2)
-        floor = (rounding * self.length).repeat_interleave(n_points - 1)
-        true_size = chords.norm(dim=-1)
-        size = (true_size.square() + floor.square()).sqrt().clamp_min(torch.finfo(points.dtype).tiny)
-        slope = (J @ (chords / size.unsqueeze(-1)).unsqueeze(-1)).squeeze(-1)
-        stiffness = (J @ J.mT - _ALONG * slope.unsqueeze(-1) * slope.unsqueeze(-2)) / size[:, None, None]
-        slope, stiffness = (x.unflatten(0, (b, n_points - 1)) for x in (slope, stiffness))
-        inside = torch.arange(1, n_points - 1, device=points.device) <= self.n_corners.unsqueeze(-1)
-        free = self._free(heights, slopes, inside)
-        gradient = (free @ (slope[:, :-1] - slope[:, 1:]).unsqueeze(-1)).squeeze(-1)
-        diagonal = free @ (stiffness[:, :-1] + stiffness[:, 1:]) @ free
-        scale = diagonal.diagonal(dim1=-2, dim2=-1).mean((-2, -1)).clamp_min(torch.finfo(points.dtype).tiny)
-        diagonal = diagonal + scale[:, None, None, None] * (eye - free + 1e-10 * eye)
-        right = -free[:, :-1] @ stiffness[:, 1:-1] @ free[:, 1:]
-        step, definite = tridiagonal.solve(diagonal, right, -gradient)
-        step = torch.where(definite[:, None, None], step, 0.0)
-        # what rounding hides may be gained too
-        extent = (true_size > 0) * (size - true_size)
-        gain = extent.unflatten(0, (b, n_points - 1)).sum(-1) - (gradient * step).sum((-2, -1)) / 2
-        return step, torch.where(definite, gain / self.length.clamp_min(torch.finfo(points.dtype).tiny), torch.inf)
+        found = []
+        for part in rows.split(cells.curves_at_once(self.points)):
+            model = _Model.of(cells, self[part])
+            found.append([model.gain(rounding) for rounding in roundings])
+        return [Gain.joined(group, self.points.shape[1] - 2) for group in zip(*found, strict=True)]
 
     def __getitem__(self, rows: Tensor) -> "Polygons":
         """Those of ``rows (b,)``."""
-        return Polygons(self.points[rows], self.n_corners[rows], self.length[rows])
+        n_corners = self.n_corners[rows]
+        most = int(n_corners.max()) if len(n_corners) else 0
+        return Polygons(self.points[rows, : most + 2], n_corners, self.crossed[rows, :most], self.length[rows])
 
     def replaced(self, rows: Tensor, other: "Polygons") -> "Polygons":
         """These with those of ``rows (b,)`` replaced by the b others."""
         n_points = max(self.points.shape[1], other.points.shape[1])
-        pairs = (
-            (_padded(self.points, n_points), _padded(other.points, n_points)),
-            (self.n_corners, other.n_corners),
-            (self.length, other.length),
-        )
+        pairs = zip(self._padded(n_points), other._padded(n_points), strict=True)
         return Polygons(*(mine.index_copy(0, rows, new) for mine, new in pairs))
+
+    def _padded(self, n_points: int) -> tuple[Tensor, ...]:
+        more = n_points - self.points.shape[1]
+        crossed = nn.functional.pad(self.crossed, (0, more))
+        return _padded(self.points, n_points), self.n_corners, crossed, self.length
 
     def shortened(self, cells: Cells, step: Tensor) -> "Polygons":
         """After as much of the ``step (B, K, d)`` as makes each shorter, or unchanged where none does."""
@@ -200,42 +148,208 @@ class Polygons:
                 break
         return out
 
-    def detours(self, cells: Cells) -> Iterator["Polygons"]:
-        """These polygons a little to the side wherever they meet several kinks at once."""
+    def beside(self, cells: Cells) -> tuple[Tensor, "Polygons"]:
+        """The polygons ``rows (b,)`` that are shorter a little to the side where they meet several kinks at once, and
+        what they are there."""
         points = self.points
-        n_points, d = points.shape[1:]
-        sides = cells.sides((points[:, 1:] + points[:, :-1]) / 2)
-        several = (sides[:, 1:] != sides[:, :-1]).sum(-1) > 1
-        near = points.diff(dim=1).norm(dim=-1) <= _BESIDE * points.diff(dim=1).norm(dim=-1).sum(-1, keepdim=True)
-        inside = torch.arange(1, n_points - 1, device=points.device) <= self.n_corners.unsqueeze(-1)
-        met = (several | near[:, 1:] | near[:, :-1]) & inside
-        if not bool(met.any()):
-            return
-        reach = points.diff(dim=1).norm(dim=-1).sum(-1)[:, None, None] * met.unsqueeze(-1)
+        d = points.shape[-1]
+        chords = points.diff(dim=1).norm(dim=-1)
+        total = chords.sum(-1)
+        inside = torch.arange(1, points.shape[1] - 1, device=points.device) <= self.n_corners.unsqueeze(-1)
+        near = chords <= _BESIDE * total.unsqueeze(-1)
+        met = inside & (near[:, 1:] | near[:, :-1] | (self.crossed > 1))
+        windows = _Windows.of(points, met)
+        if windows is None:
+            return self.n_corners[:0], self[self.n_corners[:0]]
+        best, shortest = windows.points, Polygons.through(cells, windows.points).length
+        reach = (total[windows.curve])[:, None, None] * windows.inside.unsqueeze(-1)
         for k in range(min(d, _DIRECTIONS)):
             aside = torch.linspace(1, 2, d, dtype=points.dtype, device=points.device)
             aside = nn.functional.normalize(aside * (-1) ** (torch.arange(d, device=points.device) // (k + 1)), dim=0)
             for distance in (_ASIDE, -_ASIDE):
-                trial = points.clone()
-                trial[:, 1:-1] += distance * reach * aside
-                yield Polygons.through(cells, trial)
+                trial = windows.points + distance * reach * aside
+                length = Polygons.through(cells, trial).length
+                shorter = length < shortest
+                best = torch.where(shorter[:, None, None], trial, best)
+                shortest = torch.where(shorter, length, shortest)
+        moved = (best != windows.points).flatten(1).any(-1)
+        rows = windows.curve[moved].unique()
+        if not len(rows):
+            return rows, self[rows]
+        found = Polygons.through(cells, windows.put(points, best)[rows])
+        shorter = (found.length < self.length[rows]).nonzero()[:, 0]
+        return rows[shorter], found[shorter]
 
-    def _free(self, heights: Tensor, slopes: Tensor, inside: Tensor) -> Tensor:
-        """Projections ``(B, K, d, d)`` to the directions along the kinks at every corner."""
-        b, n = inside.shape
-        sides = (heights > 0).unflatten(0, (b, n + 1))
-        changed = (sides[:, 1:] != sides[:, :-1]) & inside.unsqueeze(-1)
-        most = max(1, min(int(changed.sum(-1).max()), slopes.shape[0])) if n else 1
-        which = changed.to(torch.uint8).topk(most, dim=-1)
-        # a kink's slope is the same on either side of it, but not those of later layers
-        slopes = slopes.unflatten(1, (b, n + 1))[:, :, :-1]
-        index = which.indices.unsqueeze(0).expand(len(slopes), -1, -1, -1)
-        normals = (slopes.gather(-1, index) * which.values).permute(1, 2, 3, 0)
-        eye = torch.eye(len(slopes), dtype=slopes.dtype, device=slopes.device)
-        _, s, v = torch.linalg.svd(normals, full_matrices=False)
-        spanned = (s > 1e-9 * s[..., :1]) & (s > 0)
-        v = v * spanned.unsqueeze(-1)
-        return (eye - v.mT @ v) * inside[..., None, None]
+
+@dataclass(frozen=True)
+class _Windows:
+    """Parts of curves around points that follow one another."""
+
+    curve: Tensor
+    """(w,)"""
+    place: Tensor
+    """(w, r + 2), of its points in the curve's; behind its last one that is repeated"""
+    points: Tensor
+    """(w, r + 2, d)"""
+    inside: Tensor
+    """(w, r + 2), all of the former but both ends"""
+
+    @classmethod
+    def of(cls, points: Tensor, chosen: Tensor) -> "_Windows | None":
+        """Around the inner points of ``points (B, K + 2, d)`` that are ``chosen (B, K)``."""
+        before = nn.functional.pad(chosen, (1, 0))[:, :-1]
+        after = nn.functional.pad(chosen, (0, 1))[:, 1:]
+        curve, first = (chosen & ~before).nonzero(as_tuple=True)
+        if not len(curve):
+            return None
+        last = (chosen & ~after).nonzero(as_tuple=True)[1]
+        number = last - first + 1
+        rank = torch.arange(int(number.max()) + 2, device=points.device)
+        place = first.unsqueeze(-1) + torch.minimum(rank, number.unsqueeze(-1) + 1)
+        inside = (rank >= 1) & (rank <= number.unsqueeze(-1))
+        return cls(curve, place, points[curve.unsqueeze(-1), place], inside)
+
+    def put(self, points: Tensor, values: Tensor) -> Tensor:
+        """``points (B, K + 2, d)`` with the ``values (w, r + 2, d)`` in these windows."""
+        out = points.clone()
+        window, rank = self.inside.nonzero(as_tuple=True)
+        out[self.curve[window], self.place[window, rank]] = values[window, rank]
+        return out
+
+
+@dataclass(frozen=True)
+class _Model:
+    """The length of polygons to second order in their corners. All that belongs to the m real segments is flat."""
+
+    polygons: Polygons
+    real: Tensor
+    """(B, K + 1), which are no repeated ends"""
+    chords: Tensor
+    """(m, D), in the image"""
+    tangents: tuple[Tensor, Tensor]
+    """(m, d, D) each, at both ends of the segments, in their cells"""
+    bends: tuple[Tensor, Tensor] | None
+    """(m, d, d) each, second derivatives there along the direction of the chord; None where they are zero"""
+    free: Tensor
+    """(B, K, d, d), projections to the directions along the kinks at every corner"""
+
+    @classmethod
+    def of(cls, cells: Cells, polygons: Polygons) -> "_Model":
+        points = polygons.points
+        d = points.shape[-1]
+        real = torch.arange(points.shape[1] - 1, device=points.device) <= polygons.n_corners.unsqueeze(-1)
+        start, end = points[:, :-1][real], points[:, 1:][real]
+        eye = torch.eye(d, dtype=points.dtype, device=points.device)
+        local = cells.at((start + end) / 2, eye.unsqueeze(1).expand(d, len(start), d))
+        values, A = local.values, local.derivatives
+        step = torch.einsum("mi,imc->mc", end - start, A)
+        if cells.affine:
+            J = A.permute(1, 0, 2).contiguous()
+            chords, tangents, bends, inner = step, (J, J), None, None
+        else:
+            ends = values - step / 2, values + step / 2
+            chords = cells.image(ends[1]) - cells.image(ends[0])
+            direction = chords / chords.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(chords.dtype).tiny)
+            found = [cells.push_forward_twice(x, A) for x in ends]
+            tangents = tuple(J.permute(1, 0, 2).contiguous() for J, _ in found)
+            bends = tuple(bend(direction) for _, bend in found)
+            inner = (
+                tangents[1][:-1] @ direction[:-1].unsqueeze(-1) + tangents[0][1:] @ direction[1:].unsqueeze(-1)
+            ).squeeze(-1)
+        return cls(polygons, real, chords, tangents, bends, _along_kinks(local.sides, local.slopes, real, inner))
+
+    def gain(self, rounding: float) -> Gain:
+        """Newton's step and what it gains."""
+        points, length = self.polygons.points, self.polygons.length
+        tiny = torch.finfo(points.dtype).tiny
+        if points.shape[1] == 2:
+            return Gain(points[:, 1:-1], torch.zeros_like(length), torch.zeros_like(length))
+        floor = (rounding * length)[self.real.nonzero()[:, 0]]
+        true_size = self.chords.norm(dim=-1)
+        size = (true_size.square() + floor.square()).sqrt().clamp_min(tiny)
+        unit = (self.chords / size.unsqueeze(-1)).unsqueeze(-1)
+        slopes = [(J @ unit).squeeze(-1) for J in self.tangents]
+        own = (
+            [self._stiffness(size, slopes, i, i) for i in range(2)]
+            if self.bends
+            else [self._stiffness(size, slopes, 0, 0)] * 2
+        )
+        beside = self._stiffness(size, slopes, 0, 1) if self.bends else own[0]
+        before, after = self._laid_out(slopes[1])[:, :-1], self._laid_out(slopes[0])[:, 1:]
+        gradient = (self.free @ (before - after).unsqueeze(-1)).squeeze(-1)
+        convex = own
+        if self.bends is not None:
+            share = (true_size / size)[:, None, None]
+            own = [own[0] - share * self.bends[0], own[1] + share * self.bends[1]]
+        step, definite = self._solved(own, beside, gradient)
+        if self.bends is not None:
+            wrong = (~definite).nonzero()[:, 0]
+            if len(wrong):
+                step[wrong] = self._solved(convex, beside, gradient)[0][wrong]
+        else:
+            step = torch.where(definite[:, None, None], step, 0.0)
+        # what rounding hides may be gained too
+        hidden = self._laid_out((true_size > 0) * (size - true_size)).sum(-1)
+        scale = length.clamp_min(tiny)
+        expected = -(gradient * step).sum((-2, -1)) / 2 / scale
+        return Gain(step, torch.where(definite, expected, torch.inf), hidden / scale)
+
+    def _stiffness(self, size: Tensor, slopes: list[Tensor], i: int, j: int) -> Tensor:
+        J, other = self.tangents[i], self.tangents[j]
+        along = _ALONG * slopes[i].unsqueeze(-1) * slopes[j].unsqueeze(-2)
+        return (J @ other.mT - along) / size[:, None, None]
+
+    def _laid_out(self, x: Tensor) -> Tensor:
+        """Values ``(m, ...)`` of real segments at their places ``(B, K + 1, ...)``."""
+        out = x.new_zeros(*self.real.shape, *x.shape[1:])
+        out[self.real] = x
+        return out
+
+    def _solved(self, own: list[Tensor], beside: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        free = self.free
+        eye = torch.eye(free.shape[-1], dtype=free.dtype, device=free.device)
+        diagonal = free @ (self._laid_out(own[1])[:, :-1] + self._laid_out(own[0])[:, 1:]) @ free
+        scale = diagonal.diagonal(dim1=-2, dim2=-1).mean((-2, -1)).clamp_min(torch.finfo(free.dtype).tiny)
+        diagonal = diagonal + scale[:, None, None, None] * (eye - free + 1e-10 * eye)
+        right = -free[:, :-1] @ self._laid_out(beside)[:, 1:-1] @ free[:, 1:]
+        return tridiagonal.solve(diagonal, right, -gradient)
+
+
+def _along_kinks(sides: Tensor, slopes: Tensor, real: Tensor, inner: Tensor | None) -> Tensor:
+    """Projections ``(B, K, d, d)`` to the directions along the kinks that are between neighbouring segments.
+
+    A corner inside a cell moves across the curve only.
+
+    Args:
+        sides: ``(m, H)``, on which side of every kink the real segments are.
+        slopes: ``(d, m, H)``, the derivatives of the heights above the kinks.
+        real: ``(B, K + 1)``, where the m real segments are.
+        inner: ``(m - 1, d)``, the derivative of a curve's length in moves along it, where two segments meet; None where
+            no corner is inside a cell.
+    """
+    d = len(slopes)
+    curve, place = real.nonzero(as_tuple=True)
+    corner = (curve[1:] == curve[:-1]).nonzero()[:, 0]
+    changed = sides[corner] != sides[corner + 1]
+    number = changed.sum(-1)
+    # a kink's slope is the same on either side of it, but not those of later layers
+    normal = slopes[:, corner, changed.to(torch.uint8).argmax(-1)].mT
+    normal = torch.where((number > 0).unsqueeze(-1), normal, 0.0 if inner is None else inner[corner])
+    squares = normal.square().sum(-1, keepdim=True)
+    normal = torch.where(squares > 0, normal / squares.sqrt(), 0.0)
+    eye = torch.eye(d, dtype=slopes.dtype, device=slopes.device)
+    free = eye - normal.unsqueeze(-1) * normal.unsqueeze(-2)
+    several = (number > 1).nonzero()[:, 0]
+    if len(several):
+        most = min(int(number.max()), d)
+        which = changed[several].to(torch.uint8).topk(most, dim=-1)
+        normals = slopes[:, corner[several].unsqueeze(-1), which.indices] * which.values
+        _, s, v = torch.linalg.svd(normals.permute(1, 2, 0), full_matrices=False)
+        v = v * ((s > 1e-9 * s[..., :1]) & (s > 0)).unsqueeze(-1)
+        free[several] = eye - v.mT @ v
+    out = free.new_zeros(len(real), real.shape[1] - 1, d, d)
+    out[curve[corner], place[corner]] = free
+    return out
 
 
 def polygon_curve(points: Tensor) -> Curve:
@@ -250,12 +364,41 @@ def polygon_curve(points: Tensor) -> Curve:
 def polyline(curve: Curve) -> Tensor:
     """Points ``(B, n + 1, d)`` between which curves are straight, or nearly so: all corners of a ``polygon_curve``."""
     n = curve.n_segments
+    if not bool(curve.slopes.any()):
+        return curve.points
     return curve.even_points(n * math.ceil(_SAMPLES / n))
+
+
+def measured(cells: Cells, curve: Curve, n_segments: int) -> Measured:
+    """Lengths of ``polyline(curve)``, which see all kinks between its points."""
+    points = polyline(curve)
+    b, n = len(points), points.shape[1] - 1
+    lengths, places = [], []
+    for part in points.split(cells.curves_at_once(points)):
+        pieces, owner = _pieces(cells, part)
+        ends = points.new_tensor([0.0, n]).expand(len(part), 2).unsqueeze(-1)
+        place, _ = _packed(ends, owner, (pieces.segment % n + pieces.end).unsqueeze(-1))
+        length, _ = _packed(torch.zeros_like(ends), owner, _lengths(cells, pieces).unsqueeze(-1))
+        lengths.append(length.sum((1, 2)))
+        places.append(even_parameters(place.squeeze(-1), length[:, 1:].squeeze(-1), n_segments))
+    place = torch.cat(places)
+    if points is curve.points:
+        # at rest at both ends of a segment, a curve is behind or ahead of constant speed
+        segment = place.long().clamp(max=n - 1)
+        share = (place - segment).clamp(0, 1)
+        place = segment + 0.5 - torch.sin(torch.asin(1 - 2 * share) / 3)
+    length = torch.cat(lengths)
+    resolved = torch.ones_like(length, dtype=torch.bool)
+    return Measured(curve, length, place / n, resolved, torch.full((b,), n, device=points.device))
 
 
 def exact_length(cells: Cells, points: Tensor) -> Tensor:
     """The length ``(B,)`` of the curves that are straight between ``points (B, n + 1, d)``."""
-    return cells.image(_with_crossings(cells, points)[0]).diff(dim=1).norm(dim=-1).sum(-1)
+    parts = []
+    for part in points.split(cells.curves_at_once(points)):
+        pieces, curve = _pieces(cells, part)
+        parts.append(part.new_zeros(len(part)).index_add(0, curve, _lengths(cells, pieces)))
+    return torch.cat(parts)
 
 
 def left_to_gain(cells: Cells, points: Tensor) -> Tensor:
@@ -268,18 +411,17 @@ def left_to_gain(cells: Cells, points: Tensor) -> Tensor:
     length = exact_length(cells, points)
     polygons = Polygons.through(cells, points)
     gain = _least_gain(cells, polygons)
-    for trial in polygons.detours(cells):
-        rows = (trial.length < polygons.length).nonzero()[:, 0]
-        if len(rows):
-            more = _least_gain(cells, trial[rows])
-            gain[rows] = torch.maximum(gain[rows], more + 1 - trial.length[rows] / polygons.length[rows])
+    rows, other = polygons.beside(cells)
+    if len(rows):
+        more = _least_gain(cells, other)
+        gain[rows] = torch.maximum(gain[rows], more + 1 - other.length / polygons.length[rows])
     scale = length.clamp_min(torch.finfo(length.dtype).tiny)
     return gain.clamp(0, 1) + (1 - polygons.length / scale).clamp_min(0)
 
 
 def _least_gain(cells: Cells, polygons: Polygons) -> Tensor:
     """What can be gained in the same cells, relative to the length: ``(B,)``."""
-    return torch.stack([polygons.step(cells, rounding)[1] for rounding in _ROUNDINGS]).amin(0)
+    return torch.stack([gain.total for gain in polygons.gains(cells, _ROUNDINGS)]).amin(0)
 
 
 def descend(cells: Cells, points: Tensor, rtol: float, max_steps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -292,23 +434,28 @@ def descend(cells: Cells, points: Tensor, rtol: float, max_steps: Tensor) -> tup
     best = Polygons.through(cells, points)
     left = torch.full_like(best.length, torch.inf)
     n_steps = torch.zeros_like(max_steps)
-    for rounding in (_ROUNDING, _LEAST_ROUNDING * rtol):
-        active = torch.arange(len(points), device=points.device)
+    first, last = _ROUNDING, _LEAST_ROUNDING * rtol
+    for turn, (rounding, creeping) in enumerate(zip((first, last, last), _CREEPING, strict=True)):
+        rows = torch.arange(len(points), device=points.device)
+        if turn == 2:
+            rows, shorter = best.beside(cells)
+            best = best.replaced(rows, shorter)
+        active = rows
         while len(active):
             now = best[active]
-            step, left[active] = now.step(cells, rounding)
-            going_on = (left[active] > _ENOUGH * rtol) & (n_steps[active] < max_steps[active])
+            gain = now.gains(cells, (rounding,))[0]
+            left[active] = gain.total
+            # with much rounding what it hides is left to the next one
+            gainable = gain.expected if turn == 0 else gain.total
+            going_on = (gainable > _ENOUGH * rtol) & (n_steps[active] < max_steps[active])
             active = active[going_on]
             if not len(active):
                 break
             n_steps[active] += 1
-            shorter = now[going_on].shortened(cells, step[going_on])
-            moved = (shorter.length < best.length[active]).nonzero()[:, 0]
-            active = active[moved]
-            best = best.replaced(active, shorter[moved])
-        for trial in best.detours(cells):
-            rows = (trial.length < best.length).nonzero()[:, 0]
-            best = best.replaced(rows, trial[rows])
+            now, step = now[going_on], gain.step[going_on]
+            shorter = now.shortened(cells, step[:, : now.points.shape[1] - 2])
+            best = best.replaced(active, shorter)
+            active = active[shorter.length < now.length * (1 - creeping * rtol)]
     return best.points, left, n_steps
 
 
@@ -317,49 +464,38 @@ def _padded(points: Tensor, n_points: int) -> Tensor:
     return torch.cat([points, points[:, -1:].expand(-1, more, -1)], dim=1) if more else points
 
 
-def _crossings(cells: Cells, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Every inner point and every kink between points ``(B, n + 1, d)``: the curve ``(m,)``, ascending, and the place
-    ``(m,)`` on it, in segments, ascending on each curve."""
-    b, n = len(points), points.shape[1] - 1
-    origin, chord = points[:, :-1].flatten(0, 1), points.diff(dim=1).flatten(0, 1)
-    least = torch.finfo(points.dtype).eps ** 0.5 / 100
-    t = points.new_zeros(b * n)
-    active = (chord != 0).any(-1).nonzero()[:, 0]
-    inner = torch.arange(1, n, device=points.device).repeat(b)
-    curves, places = [torch.arange(b, device=points.device).repeat_interleave(n - 1)], [inner.to(points)]
-    for _ in range(_CORNERS):
-        if not len(active):
-            break
-        here = t[active] + least
-        v = chord[active]
-        heights, _, slopes, _ = cells.at(origin[active] + here.unsqueeze(-1) * v, v.unsqueeze(0))
-        ahead = -heights / slopes[0]
-        nearest = here + torch.where(ahead > 0, ahead, torch.inf).amin(-1)
-        going_on = nearest < 1 - 10 * least
-        crossing = going_on & (nearest > 10 * least)
-        rows = active[crossing]
-        curves.append(rows // n)
-        places.append(rows % n + nearest[crossing])
-        t[active] = nearest
-        active = active[going_on]
-    place, order = torch.cat(places).sort()
-    curve, again = torch.cat(curves)[order].sort(stable=True)
-    return curve, place[again]
+def _pieces(cells: Cells, points: Tensor) -> tuple[Pieces, Tensor]:
+    """Those of the curves that are straight between ``points (B, n + 1, d)``, and the curve ``(p,)`` of each."""
+    pieces = cells.pieces(points[:, :-1].flatten(0, 1), points[:, 1:].flatten(0, 1))
+    return pieces, pieces.segment // (points.shape[1] - 1)
 
 
-def _with_crossings(cells: Cells, points: Tensor) -> tuple[Tensor, Tensor]:
-    """``points (B, n + 1, d)`` and every kink between: ``(B, m + 2, d)``, and how many are inside ``(B,)``."""
-    curve, place = _crossings(cells, points)
-    at = place.long().clamp(max=points.shape[1] - 2)
-    corners = torch.lerp(points[curve, at], points[curve, at + 1], (place - at).unsqueeze(-1))
-    return _packed(points, curve, corners)
+def _lengths(cells: Cells, pieces: Pieces) -> Tensor:
+    """``(p,)``"""
+    chord = pieces.after - pieces.before
+    if cells.affine:
+        return chord.norm(dim=-1)
+    return sum(
+        weight * cells.push_forward(torch.lerp(pieces.before, pieces.after, node), chord.unsqueeze(0))[0].norm(dim=-1)
+        for node, weight in _NODES
+    )
 
 
-def _packed(points: Tensor, curve: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
-    """The ends of ``points (B, n + 1, d)`` with the ``corners (m, d)`` of the ascending ``curve (m,)`` between."""
-    n = torch.bincount(curve, minlength=len(points))
+def _shares(curve: Tensor, lengths: Tensor, n_curves: int) -> Tensor:
+    """How much of its ``curve (p,)`` is behind each piece's end, of these ``lengths (p,)``: from 0 to 1."""
+    total = lengths.new_zeros(n_curves).index_add(0, curve, lengths)
+    passed = lengths.cumsum(0) - (total.cumsum(0) - total)[curve]
+    return passed / total[curve]
+
+
+def _packed(ends: Tensor, curve: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """The ``ends (B, 2, k)`` with ``inner (m, k)`` of the ascending ``curve (m,)`` between, and their number ``(B,)``.
+
+    Behind the last one of each, its end is repeated.
+    """
+    n = torch.bincount(curve, minlength=len(ends))
     rank = torch.arange(len(curve), device=curve.device) - (n.cumsum(0) - n)[curve]
-    out = points[:, -1:].repeat(1, int(n.max()) + 2, 1)
-    out[:, 0] = points[:, 0]
-    out[curve, rank + 1] = corners
+    out = ends[:, 1:].repeat(1, int(n.max()) + 2, 1)
+    out[:, 0] = ends[:, 0]
+    out[curve, rank + 1] = inner
     return out, n

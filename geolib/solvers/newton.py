@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.metric import PullbackMetric
 from geolib.paths import tridiagonal
+from geolib.paths.cells import Cells
 from geolib.paths.energy import path_energy
 from geolib.paths.energy.base import PathEnergy
 from geolib.paths.energy.expansion import Expansion
 from geolib.paths.interpolant import Curve
-from geolib.paths.polygons import Cells, descend, polygon_curve
+from geolib.paths.polygons import descend, polygon_curve
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Status
 from geolib.riemannian import as_metric
@@ -58,14 +58,15 @@ def solve(problem: Problem) -> Solution:
     with the first of 16, 32 ... that reaches ``n_segments``. Curves are doubled along their cubics, to at least
     ``n_segments / 2`` and on until another doubling is expected to gain less than ``rtol``.
 
-    On a chain of affine layers and (leaky) ReLU curves begin where the kinks are rounded, less and less, and are then
-    polygons with corners at the kinks, which are moved within these by Newton's method on the length.
+    On a chain of affine layers and (leaky) ReLU, and a smooth map behind it, curves begin where the kinks are rounded,
+    less and less, and are then polygons with corners at the kinks, which are moved within these by Newton's method on
+    the length.
 
     Source:
         Structured secants: Dennis, Gay & Welsch 1981. The method is this project's own: GEORCE (Rygaard & Hauberg 2024)
         also solves for all points at once, but without connection terms and second derivatives.
     """
-    cells = Cells.of(problem.metric)
+    cells = Cells.of(problem.metric, problem.start)
     if cells is not None:
         return _across_kinks(problem, cells)
     enough = _COARSEST
@@ -124,7 +125,7 @@ def _across_kinks(problem: Problem, cells: Cells) -> Solution:
     """On a map with kinks: along the map with its kinks rounded, less and less, and then exactly."""
     rounded, n_steps = problem, torch.zeros_like(problem.max_steps)
     for width in _WIDTHS:
-        metric = as_metric(PullbackMetric(cells.smooth(width, problem.start)))
+        metric = as_metric(cells.smooth(width, problem.start))
         left = problem.max_steps - n_steps
         found = solve(replace(rounded, metric=metric, rtol=max(problem.rtol, _ROUNDED_RTOL), max_steps=left))
         n_steps = n_steps + found.n_steps

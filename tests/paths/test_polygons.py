@@ -7,8 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from geolib import PullbackMetric, Status, curve_length, geodesic, geodesic_residual, is_geodesic
-from geolib.paths.polygons import Cells, Polygons, exact_length
+from geolib import (
+    PullbackMetric,
+    Status,
+    curve_length,
+    fit_rbf_precision,
+    geodesic,
+    geodesic_residual,
+    is_geodesic,
+)
+from geolib.paths.cells import Cells
+from geolib.paths.polygons import Polygons, exact_length
 from geolib.riemannian import as_metric
 
 F64 = torch.float64
@@ -169,7 +178,7 @@ def test_lengths_are_exact_across_kinks():
     metric = PullbackMetric(decoder(nn.ReLU, seed=31, sizes=(3, 32, 32, 50)))
     start, end = pairs(10, 3, 32)
     points = torch.stack([start, end], dim=1)
-    exact = exact_length(Cells.of(as_metric(metric)), points)
+    exact = exact_length(Cells.of(as_metric(metric), points), points)
     fine = torch.lerp(start[:, None], end[:, None], torch.linspace(0, 1, 2**15 + 1, dtype=F64)[:, None])
     on_chords = curve_length(metric, fine)
     assert (on_chords < exact * (1 + 1e-12)).all()
@@ -186,14 +195,15 @@ def test_a_pairs_curve_does_not_depend_on_its_batch():
 
 
 def test_chunks_change_nothing(monkeypatch):
-    cells = Cells.of(as_metric(PullbackMetric(decoder(nn.ReLU, seed=41, sizes=(3, 32, 32, 50)))))
     points = torch.stack(list(pairs(6, 3, 42)), dim=1)
+    cells = Cells.of(as_metric(PullbackMetric(decoder(nn.ReLU, seed=41, sizes=(3, 32, 32, 50)))), points)
     whole = Polygons.through(cells, points)
     monkeypatch.setattr(Cells, "curves_at_once", lambda self, points: 2)
     parts = Polygons.through(cells, points)
     assert torch.allclose(whole.points, parts.points, rtol=1e-9, atol=1e-9)
-    for one, other in zip(whole.step(cells, 1e-4), parts.step(cells, 1e-4), strict=True):
-        assert torch.allclose(one, other, rtol=1e-6, atol=1e-6)
+    (one,), (other,) = whole.gains(cells, (1e-4,)), parts.gains(cells, (1e-4,))
+    for name in ("step", "expected", "rounded"):
+        assert torch.allclose(getattr(one, name), getattr(other, name), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.slow
@@ -207,18 +217,88 @@ def test_single_precision(dtype):
 
 
 def test_only_chains_have_cells():
-    smooth = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 4))
-    before_a_sigmoid = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Sigmoid())
     chain = nn.Sequential(nn.Linear(2, 4), nn.Sequential(nn.ReLU(), nn.Linear(4, 4)))
-    assert Cells.of(as_metric(PullbackMetric(chain))) is not None
+    z = torch.zeros(1, 2)
+
+    def cells(metric):
+        return Cells.of(as_metric(metric), z)
+
     for metric in (
-        PullbackMetric(smooth),
-        PullbackMetric(before_a_sigmoid),
+        PullbackMetric(chain),
+        PullbackMetric(nn.Sequential(chain, nn.Sigmoid())),
+        PullbackMetric(chain, nn.Sequential(nn.Linear(2, 4), nn.Softplus())),
+        PullbackMetric(nn.Linear(2, 2), features=chain),
+    ):
+        assert cells(metric) is not None
+    hooked = nn.Sequential(nn.Linear(2, 4), nn.ReLU())
+    hooked[1].register_forward_hook(lambda module, x, y: 2 * y)
+    for metric in (
+        PullbackMetric(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 4))),
+        PullbackMetric(nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.ReLU())),
+        PullbackMetric(nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.SELU())),
+        PullbackMetric(hooked),
         PullbackMetric(lambda z: 2 * chain(z)),
         PullbackMetric(chain, lambda z: z.exp()),
+        PullbackMetric(chain, nn.Sequential(nn.Linear(2, 4), nn.Softplus()), chain),
         lambda z: torch.eye(2).expand(*z.shape, 2),
     ):
-        assert Cells.of(as_metric(metric)) is None
+        assert cells(metric) is None
+
+
+BEHIND = {
+    "sigmoid": lambda net, d: PullbackMetric(nn.Sequential(net, nn.Sigmoid())),
+    "tanh and an affine layer": lambda net, d: PullbackMetric(
+        nn.Sequential(net, nn.Tanh(), decoder(nn.Identity, seed=72, sizes=(50, 60)))
+    ),
+    "std with kinks": lambda net, d: PullbackMetric(
+        net, nn.Sequential(decoder(nn.ReLU, seed=73, sizes=(d, 16, 50)), nn.Softplus())
+    ),
+    "std without": lambda net, d: PullbackMetric(
+        net, fit_rbf_precision(pairs(100, d, 74)[0], torch.full((100, 50), 0.1, dtype=F64), n_centers=8)
+    ),
+}
+
+
+@pytest.mark.parametrize("behind", BEHIND)
+def test_smooth_maps_behind_kinks(behind):
+    metric = BEHIND[behind](decoder(nn.ReLU, seed=71, sizes=(3, 16, 16, 50)), 3)
+    start, end = pairs(8, 3, 75)
+    g = geodesic(metric, start, end)
+    assert g.converged.double().mean() >= 0.85
+    assert (g.length <= g.line_length).all()
+    assert torch.allclose(g.length, on_chords(metric, g), rtol=1e-5)
+    # methods that are blind to kinks find longer curves
+    other = on_chords(metric, geodesic(metric, start, end, method="discrete", n_segments=64))
+    assert (g.length < other * (1 + 1e-4))[g.converged].all()
+
+
+def test_a_smooth_map_behind_kinks_that_is_flat():
+    """``(x, y + 3 relu(x))`` and a cylinder round which it is rolled: flat, with shortest curves that are known."""
+
+    class Rolled(nn.Module):
+        def push_forward(self, x, tangents):
+            turned = torch.stack([-x[:, 0].sin(), x[:, 0].cos(), torch.ones_like(x[:, 0])], -1)
+            return self(x), turned * tangents[..., [0, 0, 1]]
+
+        def push_forward_twice(self, x, tangents):
+            def pull(u):
+                bent = -(u[:, 0] * x[:, 0].cos() + u[:, 1] * x[:, 0].sin())
+                along = tangents[..., 0].mT
+                turned = u[:, 1] * x[:, 0].cos() - u[:, 0] * x[:, 0].sin()
+                return torch.stack([turned, u[:, 2]], -1), bent[:, None, None] * along[:, :, None] * along[:, None, :]
+
+            return *self.push_forward(x, tangents), pull
+
+        def forward(self, x):
+            return torch.stack([x[:, 0].cos(), x[:, 0].sin(), x[:, 1]], -1)
+
+    chain = nn.Sequential(linear([[1, 0], [-1, 0], [0, 1], [0, -1]]), nn.ReLU(), linear([[1, -1, 0, 0], [3, 0, 1, -1]]))
+    start, end = pairs(20, 2, 76)
+    true = (chain(start) - chain(end)).norm(dim=-1)
+    g = geodesic(PullbackMetric(nn.Sequential(chain, Rolled())), start, end)
+    assert g.converged.all()
+    assert torch.allclose(g.length, true, rtol=1.1e-4)
+    assert (g.line_length > 1.01 * true).sum() >= 3
 
 
 def test_same_point_and_budget():

@@ -1,0 +1,266 @@
+"""Maps with kinks, which are smooth on each of the cells that these separate."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from geolib import jacobian
+from geolib.metric import PullbackMetric
+from geolib.riemannian import RiemannianMetric
+
+_PIECES = 2048  # most cells that one segment crosses
+_SAMPLES = 256
+_ROUNDED = 0.8  # power of the machine precision that is no height
+_CHUNK_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class _Branch:
+    """A chain of affine layers, ReLU and leaky ReLU, and a smooth map behind it."""
+
+    layers: list[nn.Module]
+    tail: nn.Sequential | None
+    shape: torch.Size
+    """of what goes from one to the other"""
+
+    @classmethod
+    def of(cls, functions: list[Callable], like: Tensor, *, alone: bool) -> "_Branch | None":
+        """The functions that follow one another; ``alone`` only distances between their images count."""
+        split = jacobian.kinked_chain(*functions)
+        if split is None:
+            return None
+        layers, behind = split
+        shape = nn.Sequential(*layers)(like.reshape(-1, like.shape[-1])[:1]).shape[1:]
+        if alone and layers and not behind and type(layers[-1]) is nn.Linear:
+            layers = [*layers[:-1], _isometric(layers[-1])]
+            shape = torch.Size([layers[-1].out_features])
+        return cls(layers, nn.Sequential(*behind) if behind else None, shape)
+
+
+class Cells:
+    """One map, or two side by side, that are affine but for a smooth map behind on each cell between their kinks."""
+
+    def __init__(self, branches: list[_Branch]):
+        self.branches = branches
+        self.affine = all(branch.tail is None for branch in branches)
+        """whether there is nothing behind, so that they are affine"""
+        self._widths = [math.prod(branch.shape) for branch in branches]
+
+    @classmethod
+    def of(cls, metric: RiemannianMetric, like: Tensor) -> "Cells | None":
+        """Those of a metric's immersion at points like ``like (..., d)``, or None where it has no kinks or others."""
+        if metric not in _KNOWN:
+            _KNOWN[metric] = cls._of(metric, like)
+        return _KNOWN[metric]
+
+    @classmethod
+    def _of(cls, metric: RiemannianMetric, like: Tensor) -> "Cells | None":
+        source = metric.source
+        if not isinstance(source, PullbackMetric) or not source.has_immersion:
+            return None
+        maps = [[source.mean] if source.features is None else [source.mean, source.features]]
+        if source.std is not None:
+            maps.append([source.std])
+        branches = [_Branch.of(functions, like, alone=len(maps) == 1) for functions in maps]
+        if None in branches:
+            return None
+        kinks = [jacobian.kink(layer) for branch in branches for layer in branch.layers]
+        return cls(branches) if any(slope is not None for slope in kinks) else None
+
+    def smooth(self, width: float, like: Tensor) -> PullbackMetric:
+        """The same with kinks rounded, over a ``width`` relative to the heights of standard normal points."""
+        generator = torch.Generator().manual_seed(0)
+        z = torch.randn(_SAMPLES, like.shape[-1], generator=generator).to(like)
+        maps = []
+        for branch in self.branches:
+            x, layers = z, []
+            for layer in branch.layers:
+                slope = jacobian.kink(layer)
+                if slope is not None:
+                    scale = float(x.square().mean().sqrt().clamp_min(torch.finfo(x.dtype).tiny))
+                    layers.append(jacobian.SmoothKink(slope, width * scale))
+                    x = torch.where(x > 0, x, slope * x)
+                else:
+                    x = layer(x)
+                    layers.append(layer)
+            maps.append(nn.Sequential(*layers, nn.Flatten(), *_behind(branch)))
+        return PullbackMetric(*maps)
+
+    def at(self, z: Tensor, tangents: Tensor, *, ahead: bool = False) -> "Local":
+        """What there is at ``z (n, d)``, with derivatives along ``tangents (k, n, d)``.
+
+        A point on a kink is below it or, ``ahead``, where the first tangent leads.
+        """
+        groups = [[] for _ in fields(Local)]
+        for branch in self.branches:
+            x, along = z, tangents
+            for layer in branch.layers:
+                slope = jacobian.kink(layer)
+                if slope is None:
+                    x, along = jacobian.push_forward(layer, x, along)
+                    continue
+                flat = x.flatten(1)
+                # shortest curves can run along a kink, and rounding must not put them on either side
+                floor = torch.finfo(x.dtype).eps ** _ROUNDED * flat.abs().amax(-1, keepdim=True)
+                above = flat > floor
+                if ahead:
+                    above = above | ((flat >= -floor) & (along[0].flatten(1) > floor))
+                for group, part in zip(groups, (flat, above, along.flatten(2)), strict=False):
+                    group.append(part)
+                factor = torch.where(above, 1.0, slope).to(x.dtype).reshape(x.shape)
+                x, along = factor * x, factor * along
+            groups[3].append(x.flatten(1))
+            groups[4].append(along.flatten(2))
+        return Local(*(parts[0] if len(parts) == 1 else torch.cat(parts, -1) for parts in groups))
+
+    def image(self, values: Tensor) -> Tensor:
+        """Of the chains' values ``(..., C)``: ``(..., D)``."""
+        if self.affine:
+            return values
+        flat = values.reshape(-1, values.shape[-1])
+        parts = [
+            x if branch.tail is None else branch.tail(x.unflatten(1, branch.shape)).flatten(1)
+            for branch, x in zip(self.branches, flat.split(self._widths, -1), strict=True)
+        ]
+        return torch.cat(parts, -1).unflatten(0, values.shape[:-1])
+
+    def push_forward(self, values: Tensor, tangents: Tensor) -> Tensor:
+        """The derivatives ``(k, n, D)`` of the image at the chains' values ``(n, C)`` along ``tangents (k, n, C)``."""
+        if self.affine:
+            return tangents
+        return torch.cat(
+            [
+                along
+                if branch.tail is None
+                else jacobian.push_forward(branch.tail, x.unflatten(1, branch.shape), along.unflatten(2, branch.shape))[
+                    1
+                ].flatten(2)
+                for branch, x, along in self._split(values, tangents)
+            ],
+            -1,
+        )
+
+    def push_forward_twice(self, values: Tensor, tangents: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """``push_forward``, and what takes cotangents ``(n, D)`` to the blocks ``(n, k, k)`` of second derivatives."""
+        derivatives, pulls = [], []
+        for branch, x, along in self._split(values, tangents):
+            if branch.tail is not None:
+                at, before = x.unflatten(1, branch.shape), along.unflatten(2, branch.shape)
+                image, behind, pull = jacobian.push_forward_twice(branch.tail, at, before)
+            else:
+                image, behind, pull = x, along, None
+            derivatives.append(behind.flatten(2))
+            pulls.append((pull, image.shape))
+
+        def blocks(cotangent: Tensor) -> Tensor:
+            k, n = tangents.shape[:2]
+            out = cotangent.new_zeros(n, k, k)
+            parts = cotangent.split([d.shape[-1] for d in derivatives], -1)
+            for (pull, shape), part in zip(pulls, parts, strict=True):
+                found = None if pull is None else pull(part.reshape(shape))[1]
+                out = out if found is None else out + found
+            return out
+
+        return torch.cat(derivatives, -1), blocks
+
+    def _split(self, values: Tensor, tangents: Tensor):
+        return zip(self.branches, values.split(self._widths, -1), tangents.split(self._widths, -1), strict=True)
+
+    def curves_at_once(self, points: Tensor) -> int:
+        """How many curves like those of ``points (B, n + 1, d)`` are worked on at once, with their derivatives."""
+        z = points[:1, 0]
+        here = self.at(z, z.unsqueeze(0))
+        d = points.shape[-1]
+        size = here.heights.numel() + here.values.numel() + self.image(here.values).numel()
+        return max(1, _CHUNK_BYTES // (points.shape[1] * (d + 1) * size * points.element_size()))
+
+    def pieces(self, start: Tensor, end: Tensor) -> "Pieces":
+        """The pieces in which the kinks cut the segments from ``start`` to ``end (m, d)``."""
+        chord = end - start
+        least = torch.finfo(start.dtype).eps ** 0.5 / 100
+        t = start.new_zeros(len(start))
+        active = (chord != 0).any(-1).nonzero()[:, 0]
+        reached = t.clone()
+        found = []
+        for _ in range(_PIECES):
+            if not len(active):
+                break
+            here = t[active] + least
+            v = chord[active]
+            local = self.at(start[active] + here.unsqueeze(-1) * v, v.unsqueeze(0), ahead=True)
+            ahead = -local.heights / local.slopes[0]
+            nearest = here + torch.where(ahead > 0, ahead, torch.inf).amin(-1)
+            last = nearest >= 1 - 10 * least
+            stop = nearest.masked_fill(last, 1.0)
+            kept = (last | (nearest > 10 * least)).nonzero()[:, 0]
+            rows = active[kept]
+            begin, end, here = reached[rows], stop[kept], here[kept]
+            value, slope = local.values[kept], local.derivatives[0, kept]
+            before = value + (begin - here).unsqueeze(-1) * slope
+            after = value + (end - here).unsqueeze(-1) * slope
+            found.append((rows, begin, end, local.sides[kept], before, after))
+            reached[rows] = end
+            t[active] = nearest
+            active = active[~last]
+        if not found:
+            local = self.at(start[:0], start[None, :0])
+            found = [(t[:0].long(), t[:0], t[:0], local.sides, local.values, local.values)]
+        parts = [torch.cat(group) for group in zip(*found, strict=True)]
+        order = parts[0].argsort(stable=True)
+        return Pieces(*(part[order] for part in parts))
+
+
+_KNOWN: WeakKeyDictionary[RiemannianMetric, Cells | None] = WeakKeyDictionary()  # a metric lives as long as one call
+
+
+@dataclass(frozen=True)
+class Local:
+    """A map at n points, and its derivatives along k tangents there."""
+
+    heights: Tensor
+    """(n, H), over the kinks"""
+    sides: Tensor
+    """(n, H), whether that is above"""
+    slopes: Tensor
+    """(k, n, H), derivatives of the heights"""
+    values: Tensor
+    """(n, C), of the chains"""
+    derivatives: Tensor
+    """(k, n, C)"""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Pieces of segments between kinks, in the order of the segments and in that along each."""
+
+    segment: Tensor
+    """(p,)"""
+    start: Tensor
+    """(p,), as a share of the segment"""
+    end: Tensor
+    """(p,)"""
+    sides: Tensor
+    """(p, H), whether they are above each kink"""
+    before: Tensor
+    """(p, C), the chains' values at the start"""
+    after: Tensor
+    """(p, C), and at the end"""
+
+
+def _behind(branch: _Branch) -> list[nn.Module]:
+    if branch.tail is None:
+        return []
+    return [nn.Unflatten(1, branch.shape), *branch.tail] if len(branch.shape) > 1 else [*branch.tail]
+
+
+def _isometric(layer: nn.Linear) -> nn.Linear:
+    """A layer with as many outputs as inputs at most, whose images are as far apart: without what turns them."""
+    if layer.out_features <= layer.in_features:
+        return layer
+    reduced = nn.Linear(layer.in_features, layer.in_features, bias=False, device="meta")
+    reduced.weight = nn.Parameter(torch.linalg.qr(layer.weight.detach(), mode="r").R, requires_grad=False)
+    return reduced
