@@ -1,5 +1,7 @@
 """Notebook 01's study and panels: sizes, losses and latent space of the trained models."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import training as panels
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.models.grid import LatentGrid
+from geolib.companion.models.recipes import recipe
 from geolib.companion.models.training import TrainedVAE
 from geolib.companion.models.vae import VAE, VAEConfig, n_parameters
 from geolib.companion.studies.linear_interpolation import training as study
@@ -106,3 +109,21 @@ def test_decoded_images_stand_where_their_latents_are(found):
     top_left, bottom_right = shown[:28, :28], shown[-28:, -28:]
     np.testing.assert_allclose(top_left.ravel(), found.vae.mean(grid.points[-1, 0]), atol=1e-6)
     np.testing.assert_allclose(bottom_right.ravel(), found.vae.mean(grid.points[0, -1]), atol=1e-6)
+
+
+def test_the_table_of_settings_follows_the_recipes():
+    ours, theirs = recipe("digits"), recipe("michelis_becker_code")
+    table = study.settings(ours, theirs)
+    head, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    assert head[1:] == ["paper", "authors' code", "`michelis_becker_code` here", "`digits`, ours"]
+    assert {len(row) for row in rows} == {5}
+    found = {row[0]: row[1:] for row in rows}
+    assert found["RBF: K; a; ζ"][1:] == [
+        "4 per dimension; 1; 0.01 on [-1, 1]",
+        "8; 1; 0.04 on [0, 1]",
+        "64; 1.25; 0.001 on [0, 1]",
+    ]
+    brief = dataclasses.replace(theirs, n_centers=5, training=dataclasses.replace(theirs.training, epochs=77))
+    changed = study.settings(ours, brief)
+    assert "77 epochs" in changed
+    assert "| 5; 1; 0.04 on [0, 1] |" in changed

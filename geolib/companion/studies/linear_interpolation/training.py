@@ -7,12 +7,15 @@ import torch
 from torch import Tensor
 
 from geolib.companion.data.datasets import ImageData
+from geolib.companion.models import michelis_becker
+from geolib.companion.models.recipes import FEW, Recipe
 from geolib.companion.models.training import TrainedVAE, final_validation
 from geolib.companion.models.vae import VAE, n_parameters
 from geolib.companion.studies import summaries
 from geolib.companion.studies.evidence import number
 
 PAPER_RATIO = 16  # of the parameters of VAE1 over those of VAE2
+_SILENT = "–"  # where the paper gives no setting
 
 
 @dataclass(frozen=True)
@@ -109,3 +112,55 @@ def measure(trained: dict[str, TrainedVAE], data: ImageData) -> Training:
     vae = trained["VAE"].vae
     device = next(vae.parameters()).device
     return Training(trained, vae.encode(data.test_images.to(device)), data.test_labels)
+
+
+def settings(ours: Recipe, theirs: Recipe) -> str:
+    """A Markdown table of the settings in the paper, in the authors' published code, in their recipe here and in ours.
+
+    Args:
+        ours: the recipe of this project's own model.
+        theirs: the recipe with the settings of the authors' code.
+    """
+    widths = "-".join(map(str, reversed(ours.model.widths)))
+    per_pixel = 1 / michelis_becker.PRECISION  # a variance on [0, 1] over that on [-1, 1]
+
+    def variance(recipe: Recipe) -> str:
+        return f"{recipe.model.output_variance:.2f} on [0, 1]"
+
+    def training(recipe: Recipe, decay: str) -> str:
+        chosen = recipe.training
+        return f"batch {chosen.batch_size}, Adam {chosen.learning_rate:g}, {decay}, {chosen.epochs} epochs"
+
+    def rbf(recipe: Recipe) -> str:
+        return f"{recipe.n_centers}; {recipe.curvature:g}; {recipe.zeta:g} on [0, 1]"
+
+    decays = f"times {theirs.training.decay:g} an epoch, weight decay {theirs.training.weight_decay:g}"
+    convolutions = "2 transposed convolutions of 32 channels, spectral norm, batch norm, ELU, tanh"
+    their_rbf = f"4 per dimension; {theirs.curvature:g}; {theirs.zeta * per_pixel:g} on [-1, 1]"
+    rows = [
+        ("latent dimensions", "2", "16, an option", str(theirs.model.latent_dim), str(ours.model.latent_dim)),
+        ("decoder", _SILENT, convolutions, "the same", f"fully connected, {widths} units, tanh, sigmoid"),
+        ("images", "digits 2, 4, 5, 7", "3,000 per digit", f"the first {FEW} per digit", "all of the digits"),
+        (
+            "training",
+            _SILENT,
+            f"batch 16, Adam 0.005, {decays}, 200 epochs, 4 samples of z",
+            training(theirs, decays) + ", 1 sample",
+            training(ours, "cosine") + ", 1 sample",
+        ),
+        ("variance in training", _SILENT, "1.65 on [-1, 1]", variance(theirs), variance(ours)),
+        ("RBF: K; a; ζ", _SILENT, their_rbf, rbf(theirs), rbf(ours)),
+        (
+            "weights of the RBF",
+            _SILENT,
+            f"Adam {michelis_becker.FIT_RATE:g}, weight decay {michelis_becker.FIT_DECAY:g}, clamped at 0, "
+            f"{michelis_becker.FIT_EPOCHS} epochs",
+            "the same",
+            "the convex problem, solved; variance of at least 0.01²",
+        ),
+        ("α of Algorithm 1", _SILENT, "1 by default", "1", "1"),
+        ("pairs", "1,000", "50 by default", "the notebook's", "the notebook's"),
+        ("length", "Eq. 1", "sum over 16 points", "converged", "converged"),
+    ]
+    head = ["", "paper", "authors' code", f"`{theirs.name}` here", f"`{ours.name}`, ours"]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows))
