@@ -43,7 +43,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 5000
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 10_feature_maps
 FIGURES_00_tour           := 00_tour
 FIGURES_01_training       := 01_training 01_latent_space
 FIGURES_02_variance_rbf   := 02_variance 02_explorer
@@ -53,13 +53,14 @@ FIGURES_05_two_models     := 05_pairs 05_improvements 05_latent_lines 05_sequenc
 FIGURES_06_solvers        := 06_work_precision 06_success
 FIGURES_07_two_moons      := 07_two_moons 07_warm_start 07_noise
 FIGURES_08_global_distances := 08_distance_field 08_local_minima
+FIGURES_10_feature_maps   := 10_sequences 10_classes_crossed 10_expectation 10_vgg
 
 SOURCES := $(shell find geolib -name '*.py' | sort)
 outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGURES)/$(figure).$(suffix)))
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
-	@echo "  PROFILE=quick|paper|full   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled"
+	@echo "  PROFILE=quick|paper|full   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled   GEOLIB_VGG=file"
 
 DISPLAY := $(PYTHON) geolib/companion/pipeline/display.py
 PIP     := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check
@@ -88,7 +89,7 @@ full: ## the same pipeline with all seeds and sizes, into figures/full
 
 # Figures from other data are other figures: this file changes when the data that would be found does. It is written while
 # make reads this, as a rule that always runs would make every dry run name every notebook.
-DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(if $(GEOLIB_DATA),$(sort $(wildcard $(GEOLIB_DATA)/*/*.gz)))
+DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(if $(GEOLIB_DATA),$(sort $(wildcard $(GEOLIB_DATA)/*/*.gz))) vgg=$(GEOLIB_VGG)
 WANTED := $(filter figures reference $(FIGURES)/%,$(MAKECMDGOALS))
 ifneq ($(WANTED),)
 $(shell { mkdir -p $(FIGURES) && { echo '$(DATA_SEEN)' | cmp -s - $(FIGURES)/.data || echo '$(DATA_SEEN)' > $(FIGURES)/.data; }; } 2>/dev/null)

@@ -57,6 +57,7 @@ class PullbackMetric:
         self.features = features
         self._chunk_size = None if chunk_size is None else checks.integer("chunk_size", chunk_size, at_least=1)
         self._output_dim: dict[tuple[int, torch.dtype, torch.device], int] = {}
+        self._n_features = 0  # known once the maps were tried
 
     @property
     def has_immersion(self) -> bool:
@@ -249,12 +250,11 @@ class PullbackMetric:
     def _diagonal_of_feature_metric(self, x: Tensor) -> Tensor:
         """diag(J_f^T J_f) at ``x (n, D)``: ``(n, D)``, in min(D, K) passes."""
         n, D = x.shape
-        call = functools.partial(self._call, "features")
-        value, pull_back = vjp(call, x)
-        K = value.shape[-1]
+        K = self._n_features
         # a block of tangents or cotangents at a time, so that memory stays flat in D and K
         block = max(1, 2**22 // max(1, n * max(D, K)))
         if K <= D:
+            _, pull_back = vjp(functools.partial(self._call, "features"), x)
             eye = torch.eye(K, dtype=x.dtype, device=x.device).unsqueeze(1).expand(K, n, K)
             rows = (vmap(lambda v: pull_back(v)[0])(part) for part in eye.split(block))
             return sum(row.square().sum(0) for row in rows)
@@ -275,7 +275,8 @@ class PullbackMetric:
                 raise ValueError(f"std: returned {std_dims} outputs, expected {dims} like mean")
             dims += std_dims
         if self.features is not None:
-            dims += jacobian.try_map("features", self.features, x).shape[-1]
+            self._n_features = jacobian.try_map("features", self.features, x).shape[-1]
+            dims += self._n_features
         return dims
 
 

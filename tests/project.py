@@ -45,6 +45,8 @@ TINY = {
     "n_ends": 3,
     "grid": 32,
     "n_places": 2,
+    "n_crossed": 4,
+    "n_draws": 16,
 }
 
 

@@ -1,0 +1,1 @@
+"""Panels of feature maps on top of a generator."""
