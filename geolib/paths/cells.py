@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import torch
@@ -95,7 +95,7 @@ class Cells:
 
         A point on a kink is below it or, ``ahead``, where the first tangent leads.
         """
-        groups = [[] for _ in fields(Local)]
+        heights, sides, slopes, values, derivatives = [], [], [], [], []
         for branch in self.branches:
             x, along = z, tangents
             for layer in branch.layers:
@@ -109,13 +109,15 @@ class Cells:
                 above = flat > floor
                 if ahead:
                     above = above | ((flat >= -floor) & (along[0].flatten(1) > floor))
-                for group, part in zip(groups, (flat, above, along.flatten(2)), strict=False):
-                    group.append(part)
-                factor = torch.where(above, 1.0, slope).to(x.dtype).reshape(x.shape)
+                heights.append(flat)
+                sides.append(above)
+                slopes.append(along.flatten(2))
+                factor = above.to(x.dtype) if slope == 0 else torch.where(above, 1.0, slope).to(x.dtype)
+                factor = factor.reshape(x.shape)
                 x, along = factor * x, factor * along
-            groups[3].append(x.flatten(1))
-            groups[4].append(along.flatten(2))
-        return Local(*(parts[0] if len(parts) == 1 else torch.cat(parts, -1) for parts in groups))
+            values.append(x.flatten(1))
+            derivatives.append(along.flatten(2))
+        return Local(heights, _beside(sides), slopes, _beside(values), _beside(derivatives))
 
     def image(self, values: Tensor) -> Tensor:
         """Of the chains' values ``(..., C)``: ``(..., D)``."""
@@ -175,7 +177,7 @@ class Cells:
         z = points[:1, 0]
         here = self.at(z, z.unsqueeze(0))
         d = points.shape[-1]
-        size = here.heights.numel() + here.values.numel() + self.image(here.values).numel()
+        size = here.sides.numel() + here.values.numel() + self.image(here.values).numel()
         return max(1, _CHUNK_BYTES // (points.shape[1] * (d + 1) * size * points.element_size()))
 
     def pieces(self, start: Tensor, end: Tensor) -> "Pieces":
@@ -192,23 +194,25 @@ class Cells:
             here = t[active] + least
             v = chord[active]
             local = self.at(start[active] + here.unsqueeze(-1) * v, v.unsqueeze(0), ahead=True)
-            ahead = -local.heights / local.slopes[0]
-            nearest = here + torch.where(ahead > 0, ahead, torch.inf).amin(-1)
+            nearest = here + local.nearest()
             last = nearest >= 1 - 10 * least
-            stop = nearest.masked_fill(last, 1.0)
             kept = (last | (nearest > 10 * least)).nonzero()[:, 0]
-            rows = active[kept]
-            begin, end, here = reached[rows], stop[kept], here[kept]
-            value, slope = local.values[kept], local.derivatives[0, kept]
-            before = value + (begin - here).unsqueeze(-1) * slope
-            after = value + (end - here).unsqueeze(-1) * slope
-            found.append((rows, begin, end, local.sides[kept], before, after))
+            rows, here, end = active[kept], here[kept], nearest.masked_fill(last, 1.0)[kept]
+            begin = reached[rows]
+            value, slope, sides = local.values, local.derivatives[0], local.sides
+            if len(kept) < len(active):
+                value, slope, sides = value[kept], slope[kept], sides[kept]
+            before = torch.addcmul(value, (begin - here).unsqueeze(-1), slope)
+            after = torch.addcmul(value, (end - here).unsqueeze(-1), slope)
+            found.append((rows, begin, end, sides, before, after))
             reached[rows] = end
             t[active] = nearest
             active = active[~last]
         if not found:
             local = self.at(start[:0], start[None, :0])
             found = [(t[:0].long(), t[:0], t[:0], local.sides, local.values, local.values)]
+        if len(found) == 1:
+            return Pieces(*found[0])
         parts = [torch.cat(group) for group in zip(*found, strict=True)]
         order = parts[0].argsort(stable=True)
         return Pieces(*(part[order] for part in parts))
@@ -221,16 +225,34 @@ _KNOWN: WeakKeyDictionary[RiemannianMetric, Cells | None] = WeakKeyDictionary() 
 class Local:
     """A map at n points, and its derivatives along k tangents there."""
 
-    heights: Tensor
-    """(n, H), over the kinks"""
+    heights: list[Tensor]
+    """over the kinks, (n, h) for each layer of H in all"""
     sides: Tensor
     """(n, H), whether that is above"""
-    slopes: Tensor
-    """(k, n, H), derivatives of the heights"""
+    slopes: list[Tensor]
+    """(k, n, h) each, derivatives of the heights"""
     values: Tensor
     """(n, C), of the chains"""
     derivatives: Tensor
     """(k, n, C)"""
+
+    def nearest(self) -> Tensor:
+        """How often the first tangent leads to the nearest kink ahead ``(n,)``, infinite where there is none."""
+        out = torch.full_like(self.values[:, 0], torch.inf)
+        for height, slope in zip(self.heights, self.slopes, strict=True):
+            ahead = -height / slope[0]
+            out = torch.minimum(out, ahead.masked_fill_(~(ahead > 0), torch.inf).amin(-1))
+        return out
+
+    def slopes_of(self, points: Tensor, kinks: Tensor) -> Tensor:
+        """The derivatives ``(m, k)`` of the heights of ``points (m,)`` over one kink each, of ``kinks (m,)``."""
+        out = self.values.new_zeros(len(points), len(self.derivatives))
+        first = 0
+        for slope in self.slopes:
+            here = ((kinks >= first) & (kinks < first + slope.shape[-1])).nonzero()[:, 0]
+            out[here] = slope[:, points[here], kinks[here] - first].mT
+            first += slope.shape[-1]
+        return out
 
 
 @dataclass(frozen=True)
@@ -249,6 +271,10 @@ class Pieces:
     """(p, C), the chains' values at the start"""
     after: Tensor
     """(p, C), and at the end"""
+
+
+def _beside(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 
 def _behind(branch: _Branch) -> list[nn.Module]:

@@ -1,14 +1,14 @@
 """Shortest polygons on maps with kinks, whose corners lie where the map has a kink."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from geolib.paths import tridiagonal
-from geolib.paths.cells import Cells, Pieces
+from geolib.paths.cells import Cells, Local, Pieces
 from geolib.paths.interpolant import Curve
 from geolib.paths.measure import Measured, even_parameters
 
@@ -17,10 +17,11 @@ _ENOUGH = 0.5  # times rtol
 # The length of a segment is rounded where it is zero, over this share of the polygon: first much, then little.
 _ROUNDING, _LEAST_ROUNDING = 1e-4, 0.1  # that, and this times rtol
 _ROUNDINGS = (1e-5, 1e-7)  # of which the one that leaves less to gain is right, as either bounds that
-# Times rtol, in three turns. A polygon that gains less in a step has met the rounding, or the end of its cells.
-_CREEPING = (0.1, 1e-3, 1e-3)
+# Times rtol, with much rounding and with little. A polygon that gains less in a step has met that, or its cells' end.
+_CREEPING = (0.1, 1e-3)
 _ALONG = 0.999  # share of the curvature along a segment, where its length has none, that is left out
 _SAMPLES = 256  # segments of the polygon that stands for a curve, at least
+_LINE_SEGMENTS = 16  # on which a straight line's kinks are looked for, side by side
 _PARTS = 64  # of a curve on a map that is not affine between its kinks
 # Kinks that follow one another within this share of a polygon are looked at from several directions, from so far.
 _BESIDE, _DIRECTIONS, _ASIDE = 1e-3, 3, 1e-3
@@ -43,6 +44,12 @@ class Gain:
     def total(self) -> Tensor:
         """(B,)"""
         return self.expected + self.rounded
+
+    def put(self, rows: Tensor, other: "Gain") -> None:
+        """Replace those of ``rows (b,)`` by the b others, whose polygons may have fewer corners."""
+        self.step[rows] = 0
+        self.step[rows, : other.step.shape[1]] = other.step
+        self.expected[rows], self.rounded[rows] = other.expected, other.rounded
 
     @classmethod
     def joined(cls, parts: Sequence["Gain"], n_corners: int) -> "Gain":
@@ -102,18 +109,33 @@ class Polygons:
         length = cells.image(values).diff(dim=1).norm(dim=-1).sum(-1)
         return cls(corners, n_corners, crossed[:, 1:-1, 0], length)
 
-    def gains(self, cells: Cells, roundings: tuple[float, ...]) -> list["Gain"]:
+    def gains(self, cells: Cells, roundings: Sequence[float]) -> list["Gain"]:
         """Newton's step of the corners within their kinks and what it gains, for each of the roundings.
 
         On an affine map the length is a convex function of them, whose minimum is the shortest curve through the same
         cells.
         """
-        rows = torch.arange(len(self.length), device=self.length.device)
-        found = []
-        for part in rows.split(cells.curves_at_once(self.points)):
-            model = _Model.of(cells, self[part])
-            found.append([model.gain(rounding) for rounding in roundings])
+        found = [[model.gain(rounding) for rounding in roundings] for _, model in self._models(cells)]
         return [Gain.joined(group, self.points.shape[1] - 2) for group in zip(*found, strict=True)]
+
+    def gain(self, cells: Cells, rounded: Tensor, roundings: tuple[float, float], enough: float) -> "Gain":
+        """The same for the first of two roundings where that is ``rounded (B,)``, until it has no more than ``enough``
+        to gain; then, and elsewhere, for the second. What is ``rounded`` is brought up to date."""
+        found = []
+        for rows, model in self._models(cells):
+            of_part = torch.where(rounded[rows], *roundings)
+            gain = model.gain(of_part)
+            done = (rounded[rows] & (gain.expected <= enough)).nonzero()[:, 0]
+            if len(done):
+                rounded[rows[done]] = False
+                gain.put(done, model[done].gain(roundings[1]))
+            found.append(gain)
+        return Gain.joined(found, self.points.shape[1] - 2)
+
+    def _models(self, cells: Cells) -> Iterator[tuple[Tensor, "_Model"]]:
+        rows = torch.arange(len(self.length), device=self.length.device)
+        for part in rows.split(cells.curves_at_once(self.points)):
+            yield part, _Model.of(cells, self[part])
 
     def __getitem__(self, rows: Tensor) -> "Polygons":
         """Those of ``rows (b,)``."""
@@ -256,10 +278,25 @@ class _Model:
             inner = (
                 tangents[1][:-1] @ direction[:-1].unsqueeze(-1) + tangents[0][1:] @ direction[1:].unsqueeze(-1)
             ).squeeze(-1)
-        return cls(polygons, real, chords, tangents, bends, _along_kinks(local.sides, local.slopes, real, inner))
+        return cls(polygons, real, chords, tangents, bends, _along_kinks(local, real, inner))
 
-    def gain(self, rounding: float) -> Gain:
-        """Newton's step and what it gains."""
+    def __getitem__(self, rows: Tensor) -> "_Model":
+        """Those of ``rows (b,)``, which rise."""
+        polygons = self.polygons[rows]
+        chosen = torch.zeros_like(self.polygons.n_corners, dtype=torch.bool).index_fill(0, rows, True)
+        flat = chosen[self.real.nonzero()[:, 0]]
+        n = polygons.points.shape[1] - 1
+        return _Model(
+            polygons,
+            self.real[rows, :n],
+            self.chords[flat],
+            tuple(J[flat] for J in self.tangents),
+            None if self.bends is None else tuple(bend[flat] for bend in self.bends),
+            self.free[rows, : n - 1],
+        )
+
+    def gain(self, rounding: float | Tensor) -> Gain:
+        """Newton's step and what it gains, with one ``rounding`` or those of all polygons ``(B,)``."""
         points, length = self.polygons.points, self.polygons.length
         tiny = torch.finfo(points.dtype).tiny
         if points.shape[1] == 2:
@@ -315,36 +352,36 @@ class _Model:
         return tridiagonal.solve(diagonal, right, -gradient)
 
 
-def _along_kinks(sides: Tensor, slopes: Tensor, real: Tensor, inner: Tensor | None) -> Tensor:
+def _along_kinks(local: Local, real: Tensor, inner: Tensor | None) -> Tensor:
     """Projections ``(B, K, d, d)`` to the directions along the kinks that are between neighbouring segments.
 
     A corner inside a cell moves across the curve only.
 
     Args:
-        sides: ``(m, H)``, on which side of every kink the real segments are.
-        slopes: ``(d, m, H)``, the derivatives of the heights above the kinks.
-        real: ``(B, K + 1)``, where the m real segments are.
+        local: at the m real segments.
+        real: ``(B, K + 1)``, where these are.
         inner: ``(m - 1, d)``, the derivative of a curve's length in moves along it, where two segments meet; None where
             no corner is inside a cell.
     """
-    d = len(slopes)
+    sides, d = local.sides, len(local.derivatives)
     curve, place = real.nonzero(as_tuple=True)
     corner = (curve[1:] == curve[:-1]).nonzero()[:, 0]
     changed = sides[corner] != sides[corner + 1]
     number = changed.sum(-1)
     # a kink's slope is the same on either side of it, but not those of later layers
-    normal = slopes[:, corner, changed.to(torch.uint8).argmax(-1)].mT
+    normal = local.slopes_of(corner, changed.to(torch.uint8).argmax(-1))
     normal = torch.where((number > 0).unsqueeze(-1), normal, 0.0 if inner is None else inner[corner])
     squares = normal.square().sum(-1, keepdim=True)
     normal = torch.where(squares > 0, normal / squares.sqrt(), 0.0)
-    eye = torch.eye(d, dtype=slopes.dtype, device=slopes.device)
+    eye = torch.eye(d, dtype=normal.dtype, device=normal.device)
     free = eye - normal.unsqueeze(-1) * normal.unsqueeze(-2)
     several = (number > 1).nonzero()[:, 0]
     if len(several):
         most = min(int(number.max()), d)
         which = changed[several].to(torch.uint8).topk(most, dim=-1)
-        normals = slopes[:, corner[several].unsqueeze(-1), which.indices] * which.values
-        _, s, v = torch.linalg.svd(normals.permute(1, 2, 0), full_matrices=False)
+        points = corner[several].repeat_interleave(most)
+        normals = local.slopes_of(points, which.indices.flatten()).unflatten(0, (-1, most))
+        _, s, v = torch.linalg.svd(normals * which.values.unsqueeze(-1), full_matrices=False)
         v = v * ((s > 1e-9 * s[..., :1]) & (s > 0)).unsqueeze(-1)
         free[several] = eye - v.mT @ v
     out = free.new_zeros(len(real), real.shape[1] - 1, d, d)
@@ -366,6 +403,8 @@ def polyline(curve: Curve) -> Tensor:
     n = curve.n_segments
     if not bool(curve.slopes.any()):
         return curve.points
+    if n == 1 and torch.equal(curve.slopes, curve.points.diff(dim=1).expand_as(curve.slopes)):
+        return curve.even_points(_LINE_SEGMENTS)
     return curve.even_points(n * math.ceil(_SAMPLES / n))
 
 
@@ -434,29 +473,33 @@ def descend(cells: Cells, points: Tensor, rtol: float, max_steps: Tensor) -> tup
     best = Polygons.through(cells, points)
     left = torch.full_like(best.length, torch.inf)
     n_steps = torch.zeros_like(max_steps)
-    first, last = _ROUNDING, _LEAST_ROUNDING * rtol
-    for turn, (rounding, creeping) in enumerate(zip((first, last, last), _CREEPING, strict=True)):
-        rows = torch.arange(len(points), device=points.device)
-        if turn == 2:
-            rows, shorter = best.beside(cells)
-            best = best.replaced(rows, shorter)
-        active = rows
+    roundings = _ROUNDING, _LEAST_ROUNDING * rtol
+    coarse = torch.ones_like(max_steps, dtype=torch.bool)  # where segments are still rounded much
+    active = torch.arange(len(points), device=points.device)
+    aside = False
+    while True:
         while len(active):
             now = best[active]
-            gain = now.gains(cells, (rounding,))[0]
-            left[active] = gain.total
-            # with much rounding what it hides is left to the next one
-            gainable = gain.expected if turn == 0 else gain.total
-            going_on = (gainable > _ENOUGH * rtol) & (n_steps[active] < max_steps[active])
-            active = active[going_on]
+            rounded = coarse[active]
+            gain = now.gain(cells, rounded, roundings, _ENOUGH * rtol)
+            coarse[active], left[active] = rounded, gain.total
+            going_on = (rounded | (gain.total > _ENOUGH * rtol)) & (n_steps[active] < max_steps[active])
+            step = gain.step[going_on]
+            active, now = active[going_on], now[going_on]
             if not len(active):
                 break
             n_steps[active] += 1
-            now, step = now[going_on], gain.step[going_on]
             shorter = now.shortened(cells, step[:, : now.points.shape[1] - 2])
             best = best.replaced(active, shorter)
-            active = active[shorter.length < now.length * (1 - creeping * rtol)]
-    return best.points, left, n_steps
+            rounded = coarse[active]
+            creeping = shorter.length >= now.length * (1 - rtol * torch.where(rounded, *_CREEPING))
+            coarse[active] = rounded & ~creeping
+            active = active[rounded | ~creeping]
+        if aside:
+            return best.points, left, n_steps
+        active, shorter = best.beside(cells)
+        best = best.replaced(active, shorter)
+        aside = True
 
 
 def _padded(points: Tensor, n_points: int) -> Tensor:

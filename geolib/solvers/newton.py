@@ -18,8 +18,8 @@ from geolib.paths.result import Status
 from geolib.riemannian import as_metric
 
 # How far kinks are rounded, one after the other, relative to the heights of what they bend.
-_WIDTHS = (0.2, 0.05, 0.0125)
-_ROUNDED_RTOL = 1e-3  # there
+_WIDTHS = (0.1, 0.02)
+_ROUNDED_RTOL = 3e-4  # there
 _COARSEST = 8  # segments; fewer may see no way to bend
 _FINER = 8  # the finest curve has so many times the segments that are enough for n_segments
 # Times rtol. A curve is settled when its next step will gain less: that step is taken, and with second derivatives
@@ -130,7 +130,7 @@ def _across_kinks(problem: Problem, cells: Cells) -> Solution:
         found = solve(replace(rounded, metric=metric, rtol=max(problem.rtol, _ROUNDED_RTOL), max_steps=left))
         n_steps = n_steps + found.n_steps
         rounded = replace(problem, init=found.curve.even_points(problem.n_segments))
-    points = found.curve.even_points(4 * problem.n_segments)
+    points = found.curve.even_points(2 * problem.n_segments)
     corners, left, more = descend(cells, points, problem.rtol, problem.max_steps - n_steps)
     n_steps = n_steps + more
     spent = (left > problem.rtol) & (n_steps >= problem.max_steps)

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from geolib import (
     PullbackMetric,
@@ -191,7 +192,19 @@ def test_a_pairs_curve_does_not_depend_on_its_batch():
     start, end = pairs(6, 3, 42)
     together = geodesic(metric, start, end)
     for k in range(len(start)):
-        assert torch.allclose(geodesic(metric, start[k], end[k]).length, together.length[k], rtol=1e-4)
+        assert torch.allclose(geodesic(metric, start[k], end[k]).length, together.length[k], rtol=1e-8)
+
+
+@pytest.mark.parametrize(("sizes", "most"), [((8, 64, 64, 200), 9), ((2, 100, 784), 1.5)])
+def test_kinks_cost_a_few_times_as_much(sizes, most):
+    start, end = pairs(6, sizes[0], 12)
+    operations = []
+    for activation in (nn.Tanh, nn.ReLU):
+        metric = PullbackMetric(decoder(activation, seed=13, sizes=sizes))
+        with FlopCounterMode(display=False) as counter:
+            assert geodesic(metric, start, end).converged.all()
+        operations.append(counter.get_total_flops())
+    assert operations[1] < most * operations[0]
 
 
 def test_chunks_change_nothing(monkeypatch):
