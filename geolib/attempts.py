@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from geolib.curves import straight
-from geolib.paths.cells import Cells
 from geolib.paths.certificate import certify, is_geodesic
 from geolib.paths.interpolant import Curve
+from geolib.paths.kinks.cells import Cells
+from geolib.paths.kinks.lengths import measured, polyline
 from geolib.paths.measure import Measured, measure
-from geolib.paths.polygons import measured, polyline
 from geolib.paths.problem import Problem, Solution
 from geolib.paths.result import Geodesic, Status
 from geolib.paths.starts import LatentGraph

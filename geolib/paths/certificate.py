@@ -8,9 +8,9 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.paths import tridiagonal
-from geolib.paths.cells import Cells
 from geolib.paths.energy import path_energy
-from geolib.paths.polygons import left_to_gain
+from geolib.paths.kinks.cells import Cells
+from geolib.paths.kinks.descent import left_to_gain
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 _FLAT = 1e-2  # share of the stiffness by which a second variation must be negative to count

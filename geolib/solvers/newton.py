@@ -7,12 +7,13 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.paths import tridiagonal
-from geolib.paths.cells import Cells
 from geolib.paths.energy import path_energy
 from geolib.paths.energy.base import PathEnergy
 from geolib.paths.energy.expansion import Expansion
 from geolib.paths.interpolant import Curve
-from geolib.paths.polygons import descend, polygon_curve
+from geolib.paths.kinks.cells import Cells
+from geolib.paths.kinks.descent import descend
+from geolib.paths.kinks.lengths import polygon_curve
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Status
 from geolib.riemannian import as_metric

@@ -17,8 +17,9 @@ from geolib import (
     geodesic_residual,
     is_geodesic,
 )
-from geolib.paths.cells import Cells
-from geolib.paths.polygons import Polygons, exact_length
+from geolib.paths.kinks.cells import Cells
+from geolib.paths.kinks.lengths import exact_length
+from geolib.paths.kinks.polygons import Polygons
 from geolib.riemannian import as_metric
 
 F64 = torch.float64

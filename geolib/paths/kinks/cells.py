@@ -290,3 +290,22 @@ def _isometric(layer: nn.Linear) -> nn.Linear:
     reduced = nn.Linear(layer.in_features, layer.in_features, bias=False, device="meta")
     reduced.weight = nn.Parameter(torch.linalg.qr(layer.weight.detach(), mode="r").R, requires_grad=False)
     return reduced
+
+
+def pieces_of(cells: Cells, points: Tensor) -> tuple[Pieces, Tensor]:
+    """Those of the curves that are straight between ``points (B, n + 1, d)``, and the curve ``(p,)`` of each."""
+    pieces = cells.pieces(points[:, :-1].flatten(0, 1), points[:, 1:].flatten(0, 1))
+    return pieces, pieces.segment // (points.shape[1] - 1)
+
+
+def packed(ends: Tensor, curve: Tensor, inner: Tensor) -> tuple[Tensor, Tensor]:
+    """The ``ends (B, 2, k)`` with ``inner (m, k)`` of the ascending ``curve (m,)`` between, and their number ``(B,)``.
+
+    Behind the last one of each, its end is repeated.
+    """
+    n = torch.bincount(curve, minlength=len(ends))
+    rank = torch.arange(len(curve), device=curve.device) - (n.cumsum(0) - n)[curve]
+    out = ends[:, 1:].repeat(1, int(n.max()) + 2, 1)
+    out[:, 0] = ends[:, 0]
+    out[curve, rank + 1] = inner
+    return out, n

@@ -1,0 +1,1 @@
+"""Maps with kinks: cells between them, polygons across them, and what these can gain."""
