@@ -45,6 +45,7 @@ TINY = {
     "n_ends": 3,
     "grid": 32,
     "n_places": 2,
+    "n_rated": 8,
     "n_crossed": 4,
     "n_draws": 16,
 }

@@ -25,7 +25,7 @@ def g(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(g):
-    return study.measure(g, resolution=12, seed=0)
+    return study.measure(g, [], resolution=12, seed=0)
 
 
 def place(conditions, degrees):
@@ -45,7 +45,7 @@ def test_everything_is_measured_in_double_precision(found, g):
 
 
 def test_the_prior_is_drawn_from_the_seed(found, g):
-    again, other = (study.measure(g, resolution=4, seed=seed).prior for seed in (0, 1))
+    again, other = (study.measure(g, [], resolution=4, seed=seed).prior for seed in (0, 1))
     assert torch.equal(again.condition, found.prior.condition)
     assert not torch.equal(other.condition, found.prior.condition)
 
@@ -100,3 +100,16 @@ def test_both_maps_share_one_scale_that_follows_the_data(found):
         np.testing.assert_allclose(panel.images[0].get_array(), found.map.condition.log10())
         assert panel.images[0].get_clim() == pytest.approx((0, top))
     assert maps[0].get_ylabel() == "$z_2$"
+
+
+def test_retrained_models_are_measured_at_their_own_data(g):
+    found = study.measure(g, [g, g], resolution=4, seed=0)
+    for each in found.retrained:
+        assert torch.equal(each.condition, found.data.condition)
+    rows = {row["quantity"]: row["value"] for row in found.numbers if row["id"] == "B-3"}
+    assert len(rows) == 6
+    assert rows["median condition number at the test data: standard deviation between models"] == 0
+    random = torch.randint(len(found.data.condition), (400, len(found.data.condition)))
+    medians = torch.stack([found.data.condition[each].quantile(0.5) for each in random])
+    within = rows["median condition number at the test data: standard error within a model"]
+    assert within == pytest.approx(float(medians.std()), rel=0.3)

@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from geolib.companion.studies import evidence, summaries
+from geolib.companion.studies import evidence, spread, summaries
 from geolib.companion.studies.evidence import Claim, Verdict
 
 pytestmark = pytest.mark.smoke
@@ -108,3 +108,39 @@ def test_mean_median_share():
     assert summaries.median(torch.tensor([9.0, 1.0, 4.0])) == 4
     assert summaries.median(torch.tensor([10.0, 1.0, 2.0, 3.0])) == 2.5
     assert summaries.share(torch.tensor([True, False, False, True, True])) == 0.6
+
+
+# --- spread over retrained models
+
+
+def test_spread_tells_training_from_draws(generator):
+    """Forty models whose means have standard deviation 2, each known from 50 draws of standard deviation 5."""
+    means = 2 * torch.randn(40, generator=generator, dtype=torch.float64)
+    found = spread.of_means([m + 5 * torch.randn(50, generator=generator, dtype=torch.float64) for m in means])
+    assert found.within == pytest.approx(5 / math.sqrt(50), rel=0.1)
+    assert found.between == pytest.approx(2, rel=0.25)
+    same = spread.of_means([5 * torch.randn(50, generator=generator, dtype=torch.float64) for _ in range(40)])
+    assert same.between < 0.5
+
+
+def test_a_spread_is_the_variance_beyond_the_errors():
+    found = spread.Spread([1.0, 3.0], [1.0, 1.0])
+    assert (found.within, found.between) == (1, 1)  # variance 2, of which 1 is of the draws
+    assert spread.Spread([1.0, 1.1], [1.0, 1.0]).between == 0
+    rows = found.rows("length", unit="%")
+    assert [row["value"] for row in rows] == [1, 1]
+    assert rows[0]["quantity"] == "length: standard deviation between models"
+    assert rows[0]["note"] == "2 seeds of training, 1 to 3"
+
+
+def test_one_model_has_no_spread_between():
+    found = spread.of_means([torch.tensor([1.0, 2.0])])
+    assert math.isnan(found.between)
+    assert found.rows("length") == []
+
+
+def test_the_error_of_a_statistic_is_that_of_resampling(generator):
+    sample = torch.randn(400, generator=generator, dtype=torch.float64)
+    found = spread.of_statistic([sample], summaries.mean)
+    assert found.estimates == [float(sample.mean())]
+    assert found.within == pytest.approx(float(sample.std()) / 20, rel=0.2)

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from project import small_generator
+from scipy import stats
 
 import geolib
 from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import monte_carlo as panels
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.studies.linear_interpolation import monte_carlo as study
+from geolib.companion.studies.linear_interpolation import worst_case
 from geolib.evaluation import RelativeImprovement
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("style")]
@@ -66,6 +68,8 @@ def test_numbers_are_those_of_the_lines(found, mc):
             "median relative improvement": float(np.median(improvement)),
             "smallest mean improvement over retrained models": float(improvement.mean()),
             "largest mean improvement over retrained models": float(improvement.mean()),
+            "mean improvement: standard deviation between models": 0.0,
+            "mean improvement: standard error within a model": float(improvement.std()) / math.sqrt(len(improvement)),
         },
         rel=1e-5,
     )
@@ -208,3 +212,96 @@ def test_every_trained_model_has_its_mean_and_interval(found):
     dots = [line.get_xdata()[0] for line in panel.lines if line.get_marker() == "o"]
     assert dots == pytest.approx(found.means)
     assert panel.get_xlim()[1] > study.PAPER_MEAN
+
+
+# --- the worst case
+
+
+@pytest.fixture(scope="module")
+def worst(g, mc, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOLIB_DERIVED", str(tmp_path_factory.mktemp("derived")))
+        patch.setattr(worst_case, "STEPS", (0.5, 1.0))
+        yield worst_case.measure(g, mc.start[:5], step_size=0.8, seed=3, settings={})
+
+
+def made_up(v_max, v_min, other):
+    """Improvements in per cent at one step size, and a tenth of them at all smaller ones."""
+    values = {"v_max": v_max, "v_min": v_min, "random": other}
+    rows = {name: torch.tensor(values[name]) / 100 for name in worst_case.DIRECTIONS}
+    grown = {name: torch.stack([0.1 * step * row for step in worst_case.STEPS]) for name, row in rows.items()}
+    for name, row in rows.items():
+        grown[name][worst_case.STEPS.index(1.0)] = row
+    lengths = {name: torch.ones_like(row) for name, row in grown.items()}
+    converged = {name: [len(v_max)] * len(worst_case.STEPS) for name in worst_case.DIRECTIONS}
+    return worst_case.WorstCase(grown, lengths, converged, 1.0)
+
+
+def test_directions_are_of_unit_length_towards_the_origin_and_extremal(g):
+    start = torch.randn(40, 2, generator=torch.Generator().manual_seed(2))
+    directions = worst_case.inwards(g, start, seed=1)
+    M = g.metric(start)
+    rates = {name: torch.einsum("ni,nij,nj->n", v, M, v) for name, v in directions.items()}
+    for v in directions.values():
+        torch.testing.assert_close(v.norm(dim=-1), torch.ones(40))
+        assert ((start * v).sum(-1) <= 0).all()
+    assert (rates["v_min"] <= rates["random"] * 1.0001).all()
+    assert (rates["random"] <= rates["v_max"] * 1.0001).all()
+    angles = torch.atan2(*directions["random"].T)
+    assert angles.std() > 1
+
+
+def test_improvements_are_those_of_the_same_points(worst, g, mc):
+    start, directions = mc.start[:5], worst_case.inwards(g, mc.start[:5], seed=3)
+    torch.testing.assert_close(start + directions["v_max"], mc.end[:5])  # as Algorithm 1 steps
+    for name in worst_case.DIRECTIONS:
+        assert worst.improvement[name].shape == (2, 5)
+        curves = geolib.geodesic(g.metric, start, start + 0.4 * directions[name])
+        torch.testing.assert_close(worst.improvement[name][0].float(), curves.improvement, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(worst.length[name][0].float(), curves.line_length)
+
+
+@pytest.mark.parametrize(
+    ("v_min", "other", "verdict"),
+    [
+        ([1.0, 1.1, 0.9, 1.0], [1.5, 1.6, 1.4, 1.5], "supported"),
+        ([1.0, 1.1, 0.9, 1.0], [2.5, 2.6, 2.4, 2.5], "contradicted"),
+        ([3.0, 1.1, 0.9, 1.0], [1.5, 1.6, 1.4, 1.5], "contradicted"),  # more on average, but maybe by chance
+    ],
+)
+def test_the_worst_case_is_decided_in_pairs(v_min, other, verdict):
+    found = made_up([2.0, 2.1, 1.9, 2.0], v_min, other)
+    assert [claim["verdict"] for claim in found.claims] == [verdict]
+    difference = 2 + np.array([0, 0.1, -0.1, 0]) - v_min
+    values = {row["quantity"]: row["value"] for row in found.numbers}
+    assert values["curves in three directions whose solver converged"] == 100
+    assert values["mean improvement along the maximal eigenvector"] == pytest.approx(2, abs=1e-5)
+    mean, low, high = found.difference("v_min")
+    half = stats.t.ppf(0.975, 3) * difference.std(ddof=1) / 2
+    assert (mean, low, high) == pytest.approx(
+        (difference.mean(), difference.mean() - half, difference.mean() + half), abs=1e-5
+    )
+
+
+def test_the_worst_direction_is_named():
+    assert made_up([1.0, 1.0], [2.0, 2.5], [0.5, 0.5]).which_is_worst == "minimal eigenvector"
+    assert made_up([3.0, 1.0], [2.0, 1.5], [0.5, 0.5]).which_is_worst == "maximal eigenvector"
+
+
+def test_the_exponent_is_that_of_the_largest_over_the_smallest_step():
+    found = made_up([1.0, 2.0], [1.0, 1.0], [1.0, 1.0])
+    squares = torch.stack([step**2 * torch.tensor([0.01, 0.02]) for step in worst_case.STEPS])
+    found = dataclasses.replace(found, improvement=dict.fromkeys(worst_case.DIRECTIONS, squares))
+    assert found.exponent == pytest.approx(2, rel=1e-4)
+
+
+def test_the_worst_case_panel_shows_means_and_differences():
+    found = made_up([2.0, 2.1, 1.9, 2.0], [1.0, 1.1, 0.9, 1.0], [1.5, 1.6, 1.4, 1.5])
+    figure = panels.worst_case(found)
+    figure.draw_without_rendering()
+    left, right = figure.axes
+    for container, name in zip(left.containers, worst_case.DIRECTIONS, strict=True):
+        np.testing.assert_allclose(container.lines[0].get_ydata(), found.mean(name)[:, 0])
+    dots = [line.get_xdata()[0] for line in right.lines if line.get_marker() not in ("None", None, "")]
+    assert dots == pytest.approx([found.difference(name)[0] for name in ("v_min", "random")])
+    assert complaints(figure) == []

@@ -15,7 +15,9 @@ from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import two_models as panels
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.models import generators
+from geolib.companion.models.features import fit_logistic
 from geolib.companion.models.vae import VAE, VAEConfig
+from geolib.companion.studies.linear_interpolation import rankings
 from geolib.companion.studies.linear_interpolation import two_models as study
 from geolib.evaluation import ModelComparison
 
@@ -119,6 +121,23 @@ def test_strips_that_are_the_same_are_said_to_be(found):
     assert same.look_alike([0, 1]).endswith("must be compared with care")
 
 
+def test_retrained_models_get_the_same_pairs(found):
+    again = study.measure(found.models, found.first, found.second, found.comparison, [found.models[::-1]])
+    (swapped,) = again.retrained
+    expected = geolib.compare_models(
+        *((g.metric, g.test_latents[found.first], g.test_latents[found.second]) for g in found.models[::-1])
+    )
+    torch.testing.assert_close(swapped.a.improvement, expected.a.improvement)
+    assert swapped.threshold == found.comparison.threshold
+    rows = {row["quantity"]: row["value"] for row in again.numbers if row["id"] == "B-3"}
+    assert len(rows) == 6
+    means = 100 * torch.stack([found.comparison.a.improvement.mean(), swapped.a.improvement.mean()])
+    within = rows["mean improvement of VAE1: standard error within a model"]
+    between = rows["mean improvement of VAE1: standard deviation between models"]
+    assert between == pytest.approx(max(0.0, float(means.double().var()) - within**2) ** 0.5, rel=1e-3, abs=1e-6)
+    assert not [row for row in found.numbers if row["id"] == "B-3"]
+
+
 # --- panels
 
 
@@ -200,3 +219,100 @@ def test_all_panels_are_fit_for_print(found):
     ):
         figure.draw_without_rendering()
         assert complaints(figure) == []
+
+
+# --- the ranking of two models
+
+
+@pytest.fixture(scope="module")
+def logistic(found, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GEOLIB_DERIVED", str(tmp_path_factory.mktemp("derived")))
+        yield fit_logistic(found.models[0].data)
+
+
+@pytest.fixture(scope="module")
+def ranking(found, logistic):
+    return rankings.measure(found.models, logistic, n_pairs=8, threshold=0.01, seed=0, settings={})
+
+
+def made_up(better, comparable, *, distance=None):
+    values = {"entropy": better, "distance": better if distance is None else distance}
+    made = {name: torch.as_tensor(value, dtype=torch.float64) for name, value in values.items()}
+    return rankings.Ranking(made, torch.as_tensor(comparable), 0)
+
+
+def test_quality_is_entropy_and_distance_along_the_line(found, logistic):
+    g = found.models[0]
+    start, end = g.test_latents[:3], g.test_latents[3:6]
+    values = rankings.quality(g, logistic, start, end)
+    t = torch.linspace(0, 1, rankings.N_IMAGES)[:, None]
+    images = g.vae.mean(start[1] + t * (end[1] - start[1]))
+    p = logistic.probabilities(images).double()
+    assert float(values["entropy"][1]) == pytest.approx(float(-(p * p.log2()).sum(-1).mean()), rel=1e-4)
+    nearest = (images[:, None] - g.data.train_images[None]).norm(dim=-1).amin(-1).mean()
+    assert float(values["distance"][1]) == pytest.approx(float(nearest), rel=1e-3)
+
+
+def test_a_ranking_is_of_the_pairs_of_the_comparison(found, logistic, ranking):
+    first, second = generators.test_pairs(found.models[0].data, 8, seed=0)
+    sides = [(g.metric, g.test_latents[first], g.test_latents[second]) for g in found.models]
+    assert torch.equal(ranking.comparable, geolib.compare_models(*sides, threshold=0.01).comparable)
+    a, b = (rankings.quality(g, logistic, start, end) for g, (_, start, end) in zip(found.models, sides, strict=True))
+    for name in rankings.MEASURES:
+        torch.testing.assert_close(ranking.better[name], b[name] - a[name])
+
+
+def test_agreement_is_that_of_samples_with_replacement():
+    # a sample of three is won by the second model where it has its one large pair: 1 - (3/4)^3
+    found = made_up([1.0, 1.0, 1.0, -9.0], [True] * 4)
+    wins = 0.75**3
+    whole, comparable = found.agreement["entropy"]
+    assert whole == comparable == pytest.approx(100 * (wins**2 + (1 - wins) ** 2), abs=3)
+    assert found.winner("entropy") == "VAE2"
+    assert found.share_of_wins["entropy"] == (75, 75)
+
+
+@pytest.fixture
+def mixed(generator):
+    """Pairs of which one half is won clearly, and the other by chance."""
+    clear = 5 + 0.5 * torch.randn(100, generator=generator)
+    chance = 8 * torch.randn(100, generator=generator)
+    return torch.cat([clear, chance - chance.mean()])
+
+
+def test_comparable_pairs_are_fairer_where_they_agree(mixed):
+    clear = torch.arange(200) < 100
+    fair, unfair = made_up(mixed, clear), made_up(mixed, ~clear)
+    assert fair.claims[0]["verdict"] == "supported"
+    assert fair.said.startswith("By both measures the ranking depends less")
+    assert unfair.claims[0]["verdict"] == "not reproduced"
+    assert unfair.said.startswith("By both measures the ranking depends more")
+    certain = made_up(mixed.abs(), clear)
+    assert certain.said.startswith("Samples of all pairs agree almost always")
+    one = made_up(mixed, clear, distance=torch.ones(200))  # nothing to gain
+    assert one.claims[0]["verdict"] == "not reproduced"
+    assert one.said == "On comparable pairs the ranking depends on the draw less by the entropy"
+    gain, low, high = fair.difference["entropy"]
+    assert low < gain < high
+
+
+def test_too_few_comparable_pairs_decide_nothing():
+    found = made_up(list(range(-5, 15)), [True] * 2 + [False] * 18)
+    assert found.claims[0]["verdict"] == "not testable here"
+    samples = [row for row in found.numbers if row["quantity"].startswith("samples")]
+    assert {row["value"] for row in samples if row["quantity"].endswith("of comparable pairs")} == {None}
+    assert "By neither measure" in found.said
+
+
+def test_the_ranking_panel_holds_every_pair(mixed):
+    clear = torch.arange(200) < 100
+    found = made_up(mixed, clear)
+    figure = panels.ranking(found)
+    figure.draw_without_rendering()
+    assert complaints(figure) == []
+    for panel in figure.axes[:2]:
+        counts = [sum(bar.get_height() for bar in container) for container in panel.containers]
+        assert counts == [200, 100]
+    heights = [bar.get_height() for container in figure.axes[2].containers for bar in container]
+    assert heights == pytest.approx([value for name in rankings.MEASURES for value in found.agreement[name]])

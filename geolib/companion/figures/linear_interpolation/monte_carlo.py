@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from geolib import magnification_factor
 from geolib.companion.figures import plots, style
 from geolib.companion.studies.linear_interpolation.monte_carlo import PAPER_MEAN, MonteCarlo
+from geolib.companion.studies.linear_interpolation.worst_case import DIRECTIONS, LABELS, WorstCase
 
 _BIN = 0.5  # per cent
 _LAST = 12.0  # where the overflow bin begins
@@ -31,6 +32,31 @@ def histogram(found: MonteCarlo) -> Figure:
     figure, axes = plots.new_figure(style.PAGE, 2.4, columns=2, gridspec_kw={"width_ratios": [2, 1]})
     _counts(axes[0], found)
     _means(axes[1], found)
+    return figure
+
+
+def worst_case(found: WorstCase) -> Figure:
+    """Mean improvements along three directions over the step size, and how much more lines along v_max can gain."""
+    figure, axes = plots.new_figure(style.PAGE, 2.4, columns=2, gridspec_kw={"width_ratios": [2, 1]})
+    steps = np.array(found.step_sizes)
+    for k, name in enumerate(DIRECTIONS):
+        mean, low, high = plots.to_numpy(found.mean(name)).T
+        spread = np.abs(np.stack([mean - low, high - mean]))
+        marks = {"color": style.PALETTE[k], "marker": style.MARKERS[k], "markersize": 4, "linewidth": 1.2}
+        axes[0].errorbar(steps * 1.03 ** (k - 1), mean, yerr=spread, label=LABELS[name], capsize=2, **marks)
+    axes[0].set(xscale="log", xlabel="step size [latent units]", ylabel="mean relative\nimprovement [%]")
+    axes[0].set(ylim=(0, None))
+    axes[0].set_xticks(steps, [f"{step:g}" for step in steps])
+    axes[0].minorticks_off()
+    axes[0].legend(loc="upper left")
+    for k, name in enumerate(DIRECTIONS[1:], start=1):
+        mean, low, high = found.difference(name)
+        axes[1].plot([low, high], [k, k], color=style.PALETTE[k], linewidth=1.5)
+        axes[1].plot(mean, k, marker=style.MARKERS[k], color=style.PALETTE[k], markersize=5)
+    axes[1].axvline(0, color="0.35", linewidth=0.8)
+    names = [LABELS[name].replace(" ", "\n") for name in DIRECTIONS[1:]]
+    axes[1].set_yticks(range(1, len(DIRECTIONS)), names)
+    axes[1].set(ylim=(0.5, len(DIRECTIONS) - 0.5), xlabel="maximal eigenvector's mean\nless this one's [points]")
     return figure
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geolib import Geodesic
 from geolib.companion.figures import plots, style
+from geolib.companion.studies.linear_interpolation.rankings import MEASURES, SAMPLE, Ranking
 from geolib.companion.studies.linear_interpolation.two_models import NAMES, TwoModels
 
 _SIDE = 28  # pixels of an image
@@ -87,6 +88,30 @@ def sequence(found: TwoModels, shown: Sequence[int], *, n_images: int = 15) -> F
             plots.image_grid(axis, image[None], columns=1)
             axis.set_title(name)
         start.set_ylabel(f"pair {pair + 1}")
+    return figure
+
+
+def ranking(found: Ranking) -> Figure:
+    """How much better the first model's sequences are, pair by pair, and how often two samples of pairs agree."""
+    figure, axes = plots.new_figure(style.PAGE, 2.3, columns=3, gridspec_kw={"width_ratios": [1, 1, 0.9]})
+    for panel, (name, label) in zip(axes, MEASURES.items(), strict=False):
+        better = plots.to_numpy(found.better[name])
+        edges = np.linspace(*np.quantile(better, [0.005, 0.995]), 25)
+        for values, color, group in (
+            (better, "0.75", "all pairs"),
+            (better[plots.to_numpy(found.comparable)], style.PALETTE[0], "comparable pairs"),
+        ):
+            panel.hist(np.clip(values, edges[0], edges[-1]), edges, color=color, label=group, linewidth=0)
+        panel.axvline(0, color="0.2", linewidth=0.8)
+        panel.set(xlabel=f"{label},\n{NAMES[1]} less {NAMES[0]}")
+    axes[0].set_ylabel("pairs")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    for k, name in enumerate(MEASURES):
+        for value, color, shift in zip(found.agreement[name], ("0.75", style.PALETTE[0]), (-0.2, 0.2), strict=True):
+            axes[2].bar(k + shift, value, width=0.4, color=color, linewidth=0)
+    axes[2].set_xticks(range(len(MEASURES)), list(MEASURES))
+    axes[2].axhline(50, color="0.2", linewidth=0.8, linestyle=":")
+    axes[2].set(ylim=(0, 105), ylabel=f"two samples of {SAMPLE} pairs\nthat agree [%]")
     return figure
 
 

@@ -1,6 +1,6 @@
 """Notebook 03: the condition number of the metric and the directions of its eigenvectors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from geolib import condition_number, extremal_directions
 from geolib.companion.models import generators
 from geolib.companion.models.generators import Generator
 from geolib.companion.models.grid import LatentGrid
-from geolib.companion.studies import summaries
+from geolib.companion.studies import spread, summaries
 from geolib.companion.studies.evidence import Claim, number
 
 _PRIOR = 10_000  # draws
@@ -80,6 +80,8 @@ class Conditions:
     map: Place
     data: Place
     prior: Place
+    retrained: list[Place] = field(default_factory=list)
+    """at the test data of models trained from other seeds"""
 
     @property
     def numbers(self) -> list[dict[str, Any]]:
@@ -101,6 +103,15 @@ class Conditions:
                     note="1 would be a homogeneous field, 0 an even spread of directions",
                 ),
             ]
+        if self.retrained:
+            models = (self.data, *self.retrained)
+            conditions, directions = [each.condition for each in models], [each.v_max for each in models]
+            for quantity, samples, statistic in (
+                ("median condition number at the test data", conditions, summaries.median),
+                ("decades spanned by the condition number at the test data", conditions, summaries.decades),
+                ("alignment of the maximal eigenvectors at the test data", directions, summaries.alignment),
+            ):
+                rows += spread.of_statistic(samples, statistic).rows(quantity)
         return rows
 
     @property
@@ -138,10 +149,18 @@ class Conditions:
         return "have no common direction" if varied else "vary around one main direction"
 
 
-def measure(g: Generator, *, resolution: int, seed: int) -> Conditions:
-    """The metric's condition number and eigenvectors, in double precision."""
+def measure(g: Generator, others: list[Generator], *, resolution: int, seed: int) -> Conditions:
+    """The metric's condition number and eigenvectors, in double precision.
+
+    Args:
+        g: the generator.
+        others: the same recipe trained from other seeds, measured at their test data alone.
+        resolution: points of the map along each axis.
+        seed: of the draws from the prior.
+    """
     exact = generators.in_double(g)
     grid = LatentGrid.around(exact.test_latents, resolution=resolution)
     draws = torch.randn(_PRIOR, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     places = (grid.points, exact.test_latents, draws.to(exact.test_latents))
-    return Conditions(exact, grid, *(Place.of(exact, points) for points in places))
+    retrained = [Place.of(each, each.test_latents) for each in map(generators.in_double, others)]
+    return Conditions(exact, grid, *(Place.of(exact, points) for points in places), retrained)

@@ -9,7 +9,7 @@ from torch import Tensor
 from geolib import magnification_factor, relative_improvement
 from geolib.companion.models.generators import Generator
 from geolib.companion.models.grid import LatentGrid
-from geolib.companion.studies import summaries
+from geolib.companion.studies import spread, summaries
 from geolib.companion.studies.evidence import Claim, Verdict, number
 from geolib.evaluation import RelativeImprovement
 
@@ -136,6 +136,8 @@ class MonteCarlo:
                 number("B-3", "smallest mean improvement over retrained models", min(self.means), unit="%", note=seeds),
                 number("B-3", "largest mean improvement over retrained models", max(self.means), unit="%", note=seeds),
             ]
+            improvements = [100 * each.improvement for each in (mc, *self.retrained)]
+            rows += spread.of_means(improvements).rows("mean improvement", unit="%")
         return rows
 
     @property

@@ -1,16 +1,16 @@
 """Notebook 05: which straight lines of two models may be compared (Michelis & Becker 2021, Sec. 3 and App. D)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geolib import magnification_factor
+from geolib import compare_models, magnification_factor
 from geolib.companion.models.generators import Generator
 from geolib.companion.models.grid import LatentGrid
-from geolib.companion.studies import summaries
+from geolib.companion.studies import spread, summaries
 from geolib.companion.studies.evidence import Claim, number
 from geolib.evaluation import ModelComparison
 
@@ -45,6 +45,8 @@ class TwoModels:
     second: Tensor
     """(n,), and where they end"""
     comparison: ModelComparison
+    retrained: list[ModelComparison] = field(default_factory=list)
+    """the same pairs in the same two models trained from other seeds"""
 
     @property
     def n_different(self) -> int:
@@ -136,7 +138,7 @@ class TwoModels:
     def numbers(self) -> list[dict[str, Any]]:
         """Rows of the numbers table, of the improvements."""
         a, b = self.comparison.a, self.comparison.b
-        return [
+        rows = [
             number("MB-6", "mean improvement of VAE1", 100 * summaries.mean(a.improvement), unit="%"),
             number("MB-6", "mean improvement of VAE2", 100 * summaries.mean(b.improvement), unit="%"),
             number(
@@ -160,6 +162,14 @@ class TwoModels:
                 note=f"above the threshold, and the larger improvement at least {_TIMES} times the smaller",
             ),
         ]
+        every = (self.comparison, *self.retrained)
+        for quantity, samples in (
+            ("mean improvement of VAE1", [each.a.improvement for each in every]),
+            ("mean improvement of VAE2", [each.b.improvement for each in every]),
+            ("share of comparable pairs", [each.comparable for each in every]),
+        ):
+            rows += spread.of_means([100 * sample.double() for sample in samples]).rows(quantity, unit="%")
+        return rows
 
     @property
     def numbers_of_the_most_alike(self) -> list[dict[str, Any]]:
@@ -192,3 +202,28 @@ class TwoModels:
     def volumes_at_the_data(self) -> Tensor:
         """The logarithms of the magnification factors at the test latents of both models, together."""
         return torch.cat([magnification_factor(g.metric(g.test_latents)).log() for g in self.models])
+
+
+def measure(
+    models: tuple[Generator, Generator],
+    first: Tensor,
+    second: Tensor,
+    comparison: ModelComparison,
+    others: list[tuple[Generator, Generator]],
+) -> TwoModels:
+    """The same pairs in two models, and in the same two trained from other seeds.
+
+    Args:
+        models: the two generators.
+        first: ``(n,)``, indices of the test images where the pairs start.
+        second: ``(n,)``, and where they end.
+        comparison: ``geolib.compare_models`` of these pairs in these models.
+        others: the same two recipes trained from other seeds.
+    """
+    retrained = [
+        compare_models(
+            *((g.metric, g.test_latents[first], g.test_latents[second]) for g in pair), threshold=comparison.threshold
+        )
+        for pair in others
+    ]
+    return TwoModels(models, first, second, comparison, retrained)
