@@ -127,7 +127,7 @@ def _across_kinks(problem: Problem, cells: Cells) -> Solution:
     rounded, n_steps = problem, torch.zeros_like(problem.max_steps)
     for width in _WIDTHS:
         metric = as_metric(cells.smooth(width, problem.start))
-        left = problem.max_steps - n_steps
+        left = (problem.max_steps - n_steps + 1) // 2  # the rest is for what follows
         found = solve(replace(rounded, metric=metric, rtol=max(problem.rtol, _ROUNDED_RTOL), max_steps=left))
         n_steps = n_steps + found.n_steps
         rounded = replace(problem, init=found.curve.even_points(problem.n_segments))

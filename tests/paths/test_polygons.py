@@ -286,6 +286,22 @@ def test_smooth_maps_behind_kinks(behind):
     assert (g.length < other * (1 + 1e-4))[g.converged].all()
 
 
+def test_a_decoder_of_convolutions_and_its_features():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        images = nn.Sequential(
+            *(nn.Linear(4, 64), nn.ReLU(), nn.Unflatten(1, (4, 4, 4)), nn.ConvTranspose2d(4, 3, 3, stride=2)),
+            *(nn.LeakyReLU(0.2, inplace=True), nn.Conv2d(3, 1, 3), nn.Sigmoid(), nn.Flatten()),
+        )
+        features = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    start, end = 2 * pairs(6, 4, 77)
+    for metric in (PullbackMetric(images.double().eval()), PullbackMetric(images[:1], features=features.double())):
+        g = geodesic(metric, start, end)
+        assert g.converged.all()
+        assert (g.length < 0.995 * g.line_length).any()
+        assert torch.allclose(g.length, on_chords(metric, g), rtol=1e-5)
+
+
 def test_a_smooth_map_behind_kinks_that_is_flat():
     """``(x, y + 3 relu(x))`` and a cylinder round which it is rolled: flat, with shortest curves that are known."""
 

@@ -1,7 +1,7 @@
 """Maps with kinks, which are smooth on each of the cells that these separate."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -23,9 +23,9 @@ class _Branch:
     """A chain of affine layers, ReLU and leaky ReLU, and a smooth map behind it."""
 
     layers: list[nn.Module]
-    tail: nn.Sequential | None
-    shape: torch.Size
-    """of what goes from one to the other"""
+    tail: nn.Sequential
+    width: int
+    """of what goes from one to the other, in a row"""
 
     @classmethod
     def of(cls, functions: list[Callable], like: Tensor, *, alone: bool) -> "_Branch | None":
@@ -34,11 +34,12 @@ class _Branch:
         if split is None:
             return None
         layers, behind = split
-        shape = nn.Sequential(*layers)(like.reshape(-1, like.shape[-1])[:1]).shape[1:]
         if alone and layers and not behind and type(layers[-1]) is nn.Linear:
             layers = [*layers[:-1], _isometric(layers[-1])]
-            shape = torch.Size([layers[-1].out_features])
-        return cls(layers, nn.Sequential(*behind) if behind else None, shape)
+        shape = nn.Sequential(*layers)(like.reshape(-1, like.shape[-1])[:1]).shape[1:]
+        if behind and len(shape) > 1:
+            behind = [nn.Unflatten(1, shape).eval(), *behind]
+        return cls(layers, nn.Sequential(*behind), math.prod(shape))
 
 
 class Cells:
@@ -46,9 +47,9 @@ class Cells:
 
     def __init__(self, branches: list[_Branch]):
         self.branches = branches
-        self.affine = all(branch.tail is None for branch in branches)
+        self.affine = not any(len(branch.tail) for branch in branches)
         """whether there is nothing behind, so that they are affine"""
-        self._widths = [math.prod(branch.shape) for branch in branches]
+        self._widths = [branch.width for branch in branches]
 
     @classmethod
     def of(cls, metric: RiemannianMetric, like: Tensor) -> "Cells | None":
@@ -87,7 +88,7 @@ class Cells:
                 else:
                     x = layer(x)
                     layers.append(layer)
-            maps.append(nn.Sequential(*layers, nn.Flatten(), *_behind(branch)))
+            maps.append(nn.Sequential(*layers, nn.Flatten().eval(), *branch.tail))
         return PullbackMetric(*maps)
 
     def at(self, z: Tensor, tangents: Tensor, *, ahead: bool = False) -> "Local":
@@ -121,56 +122,37 @@ class Cells:
 
     def image(self, values: Tensor) -> Tensor:
         """Of the chains' values ``(..., C)``: ``(..., D)``."""
-        if self.affine:
-            return values
-        flat = values.reshape(-1, values.shape[-1])
-        parts = [
-            x if branch.tail is None else branch.tail(x.unflatten(1, branch.shape)).flatten(1)
-            for branch, x in zip(self.branches, flat.split(self._widths, -1), strict=True)
-        ]
-        return torch.cat(parts, -1).unflatten(0, values.shape[:-1])
+        flat = values.reshape(-1, values.shape[-1]).split(self._widths, -1)
+        parts = [branch.tail(x).flatten(1) for branch, x in zip(self.branches, flat, strict=True)]
+        return _beside(parts).unflatten(0, values.shape[:-1])
 
     def push_forward(self, values: Tensor, tangents: Tensor) -> Tensor:
         """The derivatives ``(k, n, D)`` of the image at the chains' values ``(n, C)`` along ``tangents (k, n, C)``."""
-        if self.affine:
-            return tangents
-        return torch.cat(
-            [
-                along
-                if branch.tail is None
-                else jacobian.push_forward(branch.tail, x.unflatten(1, branch.shape), along.unflatten(2, branch.shape))[
-                    1
-                ].flatten(2)
-                for branch, x, along in self._split(values, tangents)
-            ],
-            -1,
-        )
+        split = self._split(values, tangents)
+        return _beside([jacobian.push_forward(tail, x, along)[1].flatten(2) for tail, x, along in split])
 
     def push_forward_twice(self, values: Tensor, tangents: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
         """``push_forward``, and what takes cotangents ``(n, D)`` to the blocks ``(n, k, k)`` of second derivatives."""
-        derivatives, pulls = [], []
-        for branch, x, along in self._split(values, tangents):
-            if branch.tail is not None:
-                at, before = x.unflatten(1, branch.shape), along.unflatten(2, branch.shape)
-                image, behind, pull = jacobian.push_forward_twice(branch.tail, at, before)
-            else:
-                image, behind, pull = x, along, None
+        images, derivatives, pulls = [], [], []
+        for tail, x, along in self._split(values, tangents):
+            image, behind, pull = jacobian.push_forward_twice(tail, x, along)
+            images.append(image)
             derivatives.append(behind.flatten(2))
-            pulls.append((pull, image.shape))
+            pulls.append(pull)
 
         def blocks(cotangent: Tensor) -> Tensor:
-            k, n = tangents.shape[:2]
-            out = cotangent.new_zeros(n, k, k)
-            parts = cotangent.split([d.shape[-1] for d in derivatives], -1)
-            for (pull, shape), part in zip(pulls, parts, strict=True):
-                found = None if pull is None else pull(part.reshape(shape))[1]
+            out = cotangent.new_zeros(values.shape[0], tangents.shape[0], tangents.shape[0])
+            parts = cotangent.split([x.shape[-1] for x in derivatives], -1)
+            for image, pull, part in zip(images, pulls, parts, strict=True):
+                found = pull(part.reshape(image.shape))[1]
                 out = out if found is None else out + found
             return out
 
-        return torch.cat(derivatives, -1), blocks
+        return _beside(derivatives), blocks
 
-    def _split(self, values: Tensor, tangents: Tensor):
-        return zip(self.branches, values.split(self._widths, -1), tangents.split(self._widths, -1), strict=True)
+    def _split(self, values: Tensor, tangents: Tensor) -> Iterator[tuple[nn.Sequential, Tensor, Tensor]]:
+        tails = (branch.tail for branch in self.branches)
+        return zip(tails, values.split(self._widths, -1), tangents.split(self._widths, -1), strict=True)
 
     def curves_at_once(self, points: Tensor) -> int:
         """How many curves like those of ``points (B, n + 1, d)`` are worked on at once, with their derivatives."""
@@ -275,12 +257,6 @@ class Pieces:
 
 def _beside(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
-
-
-def _behind(branch: _Branch) -> list[nn.Module]:
-    if branch.tail is None:
-        return []
-    return [nn.Unflatten(1, branch.shape), *branch.tail] if len(branch.shape) > 1 else [*branch.tail]
 
 
 def _isometric(layer: nn.Linear) -> nn.Linear:

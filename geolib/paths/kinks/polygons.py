@@ -10,7 +10,7 @@ from geolib.paths.kinks.cells import Cells, packed, pieces_of
 from geolib.paths.kinks.model import Gain, Model
 
 _CUT, _CUTS = 0.4, 10  # of a step that leads to a longer polygon
-_PARTS = 64  # of a curve on a map that is not affine between its kinks
+_PARTS = 64  # of a curve, which have a corner each where the map is not affine between its kinks
 # Kinks that follow one another within this share of a polygon are looked at from several directions, from so far.
 _BESIDE, _DIRECTIONS, _ASIDE = 1e-3, 3, 1e-3
 
@@ -46,9 +46,8 @@ class Polygons:
         kept = same & (crossed > 0)
         if not cells.affine:
             chords = points.diff(dim=1).norm(dim=-1).flatten()
-            part = (
-                2 * _PARTS * _shares(curve, (pieces.end - pieces.start) * chords[pieces.segment], len(points))
-            ).floor()
+            share = _shares(curve, (pieces.end - pieces.start) * chords[pieces.segment], len(points))
+            part = (_PARTS * share).floor()
             kept = kept | (same & (pieces.end[:-1] == 1) & (part[1:] != part[:-1]))
         kept = kept.nonzero()[:, 0]
         segment = pieces.segment[kept]
