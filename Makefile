@@ -2,6 +2,7 @@
 
 PYTHON  ?= python3
 PROFILE ?= paper
+RECIPE  ?= digits
 PORT    ?=
 VENV    := .venv
 BIN     := $(VENV)/bin
@@ -14,10 +15,17 @@ ifeq ($(filter $(PROFILE),quick paper full),)
 $(error PROFILE: got '$(PROFILE)', expected quick, paper or full)
 endif
 
+ifeq ($(filter $(RECIPE),digits michelis_becker_code),)
+$(error RECIPE: got '$(RECIPE)', expected digits or michelis_becker_code)
+endif
+
 # What cannot become the reference is found before hours are spent.
 ifneq ($(filter reference,$(MAKECMDGOALS)),)
 ifeq ($(filter full bundled,$(PROFILE) $(GEOLIB_DATA_SOURCE)),)
 $(error the reference is a run of PROFILE=full, not of $(PROFILE); on the bundled digits any profile will do)
+endif
+ifneq ($(RECIPE),digits)
+$(error the reference is a run of RECIPE=digits, not of $(RECIPE))
 endif
 ifneq ($(shell git status --porcelain 2>&1 | head -n 1),)
 $(error the reference is a run of a clean checkout: commit or stash what git status lists)
@@ -28,8 +36,8 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help env figures quick full reference texts lab test smoke bench lint strip lock clean distclean
 
-# Three profiles, one pipeline: each writes into a folder of its own.
-FIGURES := figures$(if $(filter paper,$(PROFILE)),,/$(PROFILE))
+# Three profiles, one pipeline: each writes into a folder of its own, and so does another recipe.
+FIGURES := figures$(if $(filter paper,$(PROFILE)),,/$(PROFILE))$(if $(filter digits,$(RECIPE)),,/$(RECIPE))
 export GEOLIB_FIGURES := $(CURDIR)/$(FIGURES)
 
 # Threads multiply: with -j every notebook gets one, without it one notebook gets all cores. Set OMP_NUM_THREADS to choose.
@@ -43,7 +51,10 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 5000
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 10_feature_maps
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps
+ifneq ($(RECIPE),digits)
+NOTEBOOKS := $(filter 01% 02% 03% 04% 05%,$(NOTEBOOKS))
+endif
 FIGURES_00_tour           := 00_tour
 FIGURES_01_training       := 01_training 01_latent_space
 FIGURES_02_variance_rbf   := 02_variance 02_explorer
@@ -53,6 +64,7 @@ FIGURES_05_two_models     := 05_pairs 05_improvements 05_latent_lines 05_sequenc
 FIGURES_06_solvers        := 06_work_precision 06_success
 FIGURES_07_two_moons      := 07_two_moons 07_warm_start 07_noise
 FIGURES_08_global_distances := 08_distance_field 08_local_minima
+FIGURES_09_why_ten_percent := 09_staircase
 FIGURES_10_feature_maps   := 10_sequences 10_classes_crossed 10_expectation 10_vgg
 
 SOURCES := $(shell find geolib -name '*.py' | sort)
@@ -60,7 +72,7 @@ outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGU
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
-	@echo "  PROFILE=quick|paper|full   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled   GEOLIB_VGG=file"
+	@echo "  PROFILE=quick|paper|full   RECIPE=digits|michelis_becker_code (notebooks 01 to 05)   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled   GEOLIB_VGG=file"
 
 DISPLAY := $(PYTHON) geolib/companion/pipeline/display.py
 PIP     := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check
@@ -104,7 +116,7 @@ endif
 
 define notebook_rule
 $(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
-	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml --plan $(PLAN) --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
+	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml $(if $(filter digits,$(RECIPE)),,--recipe $(RECIPE)) --plan $(PLAN) --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
 
@@ -150,7 +162,7 @@ lock: $(READY) ## renew requirements.lock after a change of pyproject.toml
 	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' requirements.lock && rm requirements.lock.old
 
 clean: ## remove figures and everything derived; downloads stay
-	rm -rf data/derived figures/.data figures/quick figures/full figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
+	rm -rf data/derived figures/.data figures/quick figures/full figures/michelis_becker_code figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
 
 distclean: clean ## clean, and remove downloads and .venv
 	rm -rf data/raw $(VENV)

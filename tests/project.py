@@ -30,6 +30,7 @@ SEEN = "**What we see.**"
 TINY = {
     "profile": "quick",
     "seed": 0,
+    "recipe": "digits",
     "n_centers": 16,
     "curvature": 1.25,
     "zeta": 0.001,
@@ -46,6 +47,8 @@ TINY = {
     "grid": 32,
     "n_places": 2,
     "n_rated": 8,
+    "n_rung_pairs": 2,
+    "n_rung_seeds": 1,
     "n_crossed": 4,
     "n_draws": 16,
 }

@@ -16,7 +16,7 @@ from geolib import PullbackMetric, jacobian
 from geolib.companion.data import datasets
 from geolib.companion.models import generators, michelis_becker, recipes, training
 from geolib.companion.models.recipes import recipe
-from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, convolutional_decoder, folded
+from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, convolutional_decoder, folded, n_parameters
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,8 @@ def test_the_recipe_has_the_settings_of_their_code():
     chosen, sixteen = recipe("michelis_becker_code"), recipe("michelis_becker_16")
     assert (chosen.n_centers, chosen.curvature, chosen.fit) == (8, 1.0, "adam")
     assert (sixteen.n_centers, sixteen.model.latent_dim) == (64, 16)
+    large, small = (n_parameters(VAE(recipe(name).model)) for name in recipes.PAIRS["michelis_becker_code"])
+    assert large / small == pytest.approx(16, rel=0.1)
     # the variance of a pixel and zeta, in their units: [-1, 1] is twice as wide
     assert 4 * chosen.model.output_variance == pytest.approx(1.65, abs=2e-3)
     assert chosen.zeta / 4 == pytest.approx(1e-2)

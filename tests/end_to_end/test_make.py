@@ -19,6 +19,8 @@ from project import (
     would_execute,
 )
 
+from geolib.companion.models import recipes
+
 # --- stand-ins that write what the notebooks declare, without torch: what is tested is make
 
 
@@ -216,7 +218,7 @@ def test_help_lists_every_target(arguments):
     (declared,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
     assert sorted(name for name, _ in listed) == sorted(declared.split())
     assert all(len(text) > 5 and "##" not in text for _, text in listed)
-    for variable in ("PROFILE", "OMP_NUM_THREADS", "GEOLIB_DATA", "GEOLIB_DATA_SOURCE"):
+    for variable in ("PROFILE", "RECIPE", "OMP_NUM_THREADS", "GEOLIB_DATA", "GEOLIB_DATA_SOURCE"):
         assert f"{variable}=" in done.stdout
 
 
@@ -237,6 +239,38 @@ def test_profiles_write_into_folders_of_their_own(target, folder):
     assert len(commands) == len(NOTEBOOKS)
     assert all(f"--profile params/{profile}.yaml" in line for line in commands)
     assert all(line.endswith(f"--output {folder}/notebooks") for line in commands)
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(("profile", "folder"), [("paper", "figures"), ("quick", "figures/quick")])
+def test_another_recipe_runs_its_notebooks_into_a_folder_of_its_own(profile, folder):
+    arguments = ["--always-make", "--dry-run", "-o", "requirements.lock", f"PROFILE={profile}", "figures"]
+    done = ask("RECIPE=michelis_becker_code", *arguments)
+    commands = [line for line in done.stdout.splitlines() if "companion.pipeline.execute" in line]
+    assert [re.search(r"notebooks/(\d\d)_", line)[1] for line in commands] == ["01", "02", "03", "04", "05"]
+    assert all("--recipe michelis_becker_code" in line for line in commands)
+    assert all(line.endswith(f"--output {folder}/michelis_becker_code/notebooks") for line in commands)
+    assert "--recipe" not in ask(*arguments).stdout
+
+
+@pytest.mark.smoke
+def test_a_recipe_that_there_is_not():
+    done = ask("RECIPE=cats", "--dry-run", "figures")
+    assert done.returncode != 0
+    assert "RECIPE: got 'cats', expected digits or michelis_becker_code" in done.stderr
+
+
+@pytest.mark.smoke
+def test_another_recipe_cannot_become_the_reference():
+    done = ask("RECIPE=michelis_becker_code", "PROFILE=full", "--dry-run", "reference")
+    assert done.returncode != 0
+    assert "the reference is a run of RECIPE=digits" in done.stderr
+
+
+@pytest.mark.smoke
+def test_make_knows_the_recipes_that_notebooks_can_run_with():
+    for name in recipes.PAIRS:
+        assert ask(f"RECIPE={name}", "help").returncode == 0
 
 
 @pytest.mark.smoke

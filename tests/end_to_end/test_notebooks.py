@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import json
 import re
 import shlex
 import sys
@@ -294,6 +295,30 @@ def test_typed_numbers_are_found(code, numbers):
 
 
 # --- that they run
+
+
+@pytest.mark.slow
+def test_another_recipe_brings_the_settings_of_its_variance():
+    theirs = {"recipe": "michelis_becker_code", "n_centers": 8, "curvature": 1.0, "zeta": pytest.approx(0.04)}
+    for path in NOTEBOOKS:
+        expected = {name: theirs[name] for name in parameters(path) if name in theirs}
+        assert execute.recipe_parameters("michelis_becker_code", path) == expected, path.stem
+        assert ("recipe" in expected) == (path.stem[:2] in ("02", "03", "04", "05")), path.stem
+    with pytest.raises(ValueError, match="recipe: got 'moons', expected one of 'digits', 'michelis_becker_code'"):
+        execute.recipe_parameters("moons", NOTEBOOKS[2])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_notebook_runs_with_the_settings_of_the_authors_code(places, number):
+    notebook = NOTEBOOKS[number]
+    where = ["--profile", str(places / "tiny.yaml"), "--output", str(places / "executed")]
+    chosen = ["--recipe", "michelis_becker_code", "--figures", *declared_figures(notebook)]
+    assert execute.main([str(notebook), *where, *chosen]) == 0
+    sidecar = json.loads((places / "figures" / f"{declared_figures(notebook)[0]}.json").read_text())
+    assert sidecar["parameters"]["recipe"] == "michelis_becker_code"
+    assert sidecar["recipes"]["michelis_becker_code"]["model"]["architecture"] == "convolutional"
+    assert sidecar["recipes"]["michelis_becker_code"]["variance"]["n_centers"] == 8
 
 
 @pytest.fixture

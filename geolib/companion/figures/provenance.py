@@ -93,7 +93,7 @@ class Run:
     @property
     def notice(self) -> str:
         """What a reader of a figure must know of its data; empty for verified full data."""
-        return "; ".join(data.notice for data in self.data.values() if data.notice)
+        return "; ".join(dict.fromkeys(data.notice for data in self.data.values() if data.notice))
 
     @property
     def untestable(self) -> str:

@@ -118,11 +118,11 @@ def _digits(
     return recipe
 
 
-def _michelis_becker(name: str, label: str, latent_dim: int) -> Callable[[str, int], Recipe]:
+def _michelis_becker(name: str, label: str, latent_dim: int, **architecture: int) -> Callable[[str, int], Recipe]:
     def recipe(profile: str, seed: int) -> Recipe:
         epochs, variance_epochs = (1, 1) if profile == "quick" else (10, 2)
         training = DecayingTraining(epochs=epochs, variance_epochs=variance_epochs, seed=seed)
-        model = ConvolutionalVAEConfig(latent_dim=latent_dim)
+        model = ConvolutionalVAEConfig(latent_dim=latent_dim, **architecture)
         # four centres per latent dimension; 1e-2 is their zeta for pixels on [-1, 1]
         variance = {"n_centers": 4 * latent_dim, "curvature": 1.0, "zeta": PRECISION * 1e-2, "fit": "adam"}
         return Recipe(name, label, _load_first_digits, model, training, **variance)
@@ -151,6 +151,9 @@ _RECIPES = {
     "digits_small": _digits("digits_small", "VAE2", (32, 16)),
     # the settings of Michelis & Becker's published code, and with the 16 latent dimensions of its published weights
     "michelis_becker_code": _michelis_becker("michelis_becker_code", "VAE of the authors' code", 2),
+    "michelis_becker_small": _michelis_becker(
+        "michelis_becker_small", "VAE2 of the authors' code", 2, channels=4, variance_width=4
+    ),
     "michelis_becker_16": _michelis_becker("michelis_becker_16", "the same in 16 dimensions", 16),
     # learnt by heart from 1,600 images: bent and overfitted, so that a curve can be a geodesic and not the shortest
     "few_digits": _digits("few_digits", "VAE of few digits", (256, 64), _load_few_digits),
@@ -160,6 +163,11 @@ _RECIPES = {
     "convolutional": _convolutional,
 }
 NAMES = tuple(_RECIPES)
+PAIRS = {
+    "digits": ("digits_large", "digits_small"),
+    "michelis_becker_code": ("michelis_becker_code", "michelis_becker_small"),
+}
+"""the recipes that notebooks 02 to 05 can run with, and the two models of each that notebook 05 compares"""
 
 
 def recipe(name: str, profile: str = "paper", *, seed: int = 0) -> Recipe | ConvolutionalRecipe:

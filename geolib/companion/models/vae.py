@@ -55,6 +55,7 @@ class ConvolutionalVAEConfig:
     """
 
     latent_dim: int = 2
+    channels: int = 32
     output_variance: float = math.exp(0.5) / 4
     """of the Gaussian likelihood on [0, 1]: a log-variance of 0.5 on [-1, 1]"""
     variance_width: int = 64
@@ -72,32 +73,33 @@ class ConvolutionalVAEConfig:
             encoder = nn.Sequential(
                 nn.Unflatten(1, (1, 28, 28)),
                 _rescaled(2.0, -1.0),
-                *_block(nn.Conv2d(1, 32, 4, stride=2)),
-                *_block(nn.Conv2d(32, 32, 3, stride=2)),
+                *_block(nn.Conv2d(1, self.channels, 4, stride=2)),
+                *_block(nn.Conv2d(self.channels, self.channels, 3, stride=2)),
                 nn.Flatten(),
             )
             return {
                 "body": encoder,
-                "latent_mean": nn.Linear(32 * 6 * 6, self.latent_dim),
-                "latent_log_variance": nn.Linear(32 * 6 * 6, self.latent_dim),
-                "mean": convolutional_decoder(self.latent_dim),
+                "latent_mean": nn.Linear(self.channels * 6 * 6, self.latent_dim),
+                "latent_log_variance": nn.Linear(self.channels * 6 * 6, self.latent_dim),
+                "mean": convolutional_decoder(self.latent_dim, self.channels),
                 "std": _variance_head(self.latent_dim, self.variance_width, 28 * 28),
             }
 
 
-def convolutional_decoder(latent_dim: int, *, spectral: bool = True) -> nn.Sequential:
+def convolutional_decoder(latent_dim: int, channels: int = 32, *, spectral: bool = True) -> nn.Sequential:
     """Latents ``(n, d)`` to pixels ``(n, 784)`` on [0, 1], as in the code of Michelis & Becker 2021.
 
     Args:
         latent_dim: d.
+        channels: of both transposed convolutions.
         spectral: whether the transposed convolutions are divided by their spectral norm.
     """
     return nn.Sequential(
-        nn.Linear(latent_dim, 32 * 6 * 6),
-        nn.Unflatten(1, (32, 6, 6)),
-        *_block(nn.ConvTranspose2d(32, 32, 3, stride=2), spectral=spectral),
-        *_block(nn.ConvTranspose2d(32, 32, 4, stride=2), spectral=spectral),
-        nn.Conv2d(32, 1, 1),
+        nn.Linear(latent_dim, channels * 6 * 6),
+        nn.Unflatten(1, (channels, 6, 6)),
+        *_block(nn.ConvTranspose2d(channels, channels, 3, stride=2), spectral=spectral),
+        *_block(nn.ConvTranspose2d(channels, channels, 4, stride=2), spectral=spectral),
+        nn.Conv2d(channels, 1, 1),
         nn.Tanh(),
         _rescaled(0.5, 0.5),
         nn.Flatten(),

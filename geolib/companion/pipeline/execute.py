@@ -22,6 +22,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from geolib.companion.cache import progress, store
+from geolib.companion.models import recipes
 from geolib.companion.pipeline import display
 from geolib.companion.pipeline.watch import Watch
 
@@ -50,8 +51,27 @@ def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
     return {name: value for name, value in values.items() if name in names}
 
 
+def recipe_parameters(name: str, notebook: Path) -> dict[str, object]:
+    """What another recipe than the profile's sets in a notebook: its name and the settings of its variance.
+
+    Raises:
+        ValueError: for a recipe that notebooks 02 to 05 cannot run with.
+    """
+    if name not in recipes.PAIRS:
+        raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(map(repr, recipes.PAIRS))}")
+    variance = recipes.recipe(name).as_dict()["variance"]
+    names = parameters_of(notebook)
+    return {key: value for key, value in {"recipe": name, **variance}.items() if key in names}
+
+
 def execute(
-    notebook: Path, profile: Path, figures: list[str], output_directory: Path, *, plan: list[str] | None = None
+    notebook: Path,
+    profile: Path,
+    figures: list[str],
+    output_directory: Path,
+    *,
+    plan: list[str] | None = None,
+    recipe: str | None = None,
 ) -> Path:
     """Run ``notebook`` with a profile's parameters and check that every declared figure was written by this run.
 
@@ -61,6 +81,7 @@ def execute(
         figures: stems that must appear in the figures' directory as ``.png``, ``.pdf`` and ``.json``.
         output_directory: where the executed notebook goes.
         plan: the names of all notebooks that are run, in order, for the line that tells what goes on.
+        recipe: another recipe than the profile's.
 
     Returns:
         the executed notebook's path.
@@ -84,6 +105,8 @@ def execute(
         temporary = Path(scratch) / notebook.name
         try:
             parameters = profile_parameters(profile, notebook)
+            if recipe:
+                parameters |= recipe_parameters(recipe, notebook)
             watch = Watch(notebook, profile.stem, plan or [], Path(scratch) / "progress")
             with display.Display(f"{notebook.stem}{watch.place}", watch.text) as line:
                 line.keep(f"begins{_last_time(watch)}")
@@ -170,9 +193,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--figures", nargs="*", default=[], help="stems of the figures it must write")
     parser.add_argument("--output", type=Path, required=True, help="directory of executed notebooks")
     parser.add_argument("--plan", nargs="*", default=[], help="all notebooks that are run, in order")
+    parser.add_argument("--recipe", help="another recipe than the profile's, e.g. michelis_becker_code")
     given = parser.parse_args(arguments)
     try:
-        execute(given.notebook, given.profile, given.figures, given.output, plan=given.plan)
+        execute(given.notebook, given.profile, given.figures, given.output, plan=given.plan, recipe=given.recipe)
     except (OSError, ValueError, RuntimeError, PapermillExecutionError, nbformat.ValidationError) as error:
         print(f"{given.notebook.name}: {error}", file=sys.stderr)
         return 1
