@@ -20,7 +20,7 @@ from geolib.riemannian import as_metric
 
 # How far kinks are rounded, one after the other, relative to the heights of what they bend.
 _WIDTHS = (0.1, 0.02)
-_ROUNDED_RTOL = 3e-4  # there
+_ROUNDED_RTOL = 1e-4  # there
 _COARSEST = 8  # segments; fewer may see no way to bend
 _FINER = 8  # the finest curve has so many times the segments that are enough for n_segments
 # Times rtol. A curve is settled when its next step will gain less: that step is taken, and with second derivatives
