@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from geolib import PullbackMetric, relative_improvement
-from geolib.companion.cache import measurements, progress
+from geolib.companion.cache import measurements, progress, store
 from geolib.companion.models import michelis_becker
 from geolib.companion.models.recipes import Recipe
 from geolib.companion.studies import summaries
@@ -21,6 +21,8 @@ from geolib.companion.studies.linear_interpolation import authors_solver
 from geolib.companion.studies.linear_interpolation.monte_carlo import PAPER_MEAN
 
 _RECIPE = 1  # counts changes of the companion that change a rung's values, so that older measurements are not taken
+
+_MAX_STEPS = 100  # of our solver; curves that have not converged by then are counted
 
 NARROW = 2.0  # per cent: the widest half interval of a mean that can explain the paper's
 HALF = 0.5  # of the gap between our mean and the paper's
@@ -359,13 +361,14 @@ def measure(
     except FileNotFoundError as error:
         missing = str(error)
     bases = {rung.recipe: recipe(rung.recipe) for rung in RUNGS if rung.recipe}
+    made: dict[str, PullbackMetric] = {}
     measured = []
     for rung in RUNGS:
         progress.say(f"rung {len(measured) + 1} of {len(RUNGS)}: {rung.label.replace('$', '')}")
         count = n_pairs_of(rung, n_pairs)
         if rung.recipe:
             seeds = range(seed, seed + (n_seeds if rung.key in REPEATED else 1))
-            runs = [_trained(bases[rung.recipe], rung, count, own, seed, device) for own in seeds]
+            runs = [_trained(bases[rung.recipe], rung, count, own, seed, device, made) for own in seeds]
         elif published is None:
             continue
         else:
@@ -376,12 +379,27 @@ def measure(
     return Ladder(measured, missing)
 
 
-def _trained(base: Recipe, rung: Rung, n_pairs: int, own: int, seed: int, device: torch.device | str) -> dict[str, Any]:
-    """A rung on the model trained from the seed ``own``."""
+def _trained(
+    base: Recipe,
+    rung: Rung,
+    n_pairs: int,
+    own: int,
+    seed: int,
+    device: torch.device | str,
+    made: dict[str, PullbackMetric],
+) -> dict[str, Any]:
+    """A rung on the model trained from the seed ``own``; metrics are kept in ``made``, as several rungs share one."""
     # the data are read once for all rungs
     chosen = replace(base, load=lambda: base.data, training=replace(base.training, seed=own), **rung.changes)
     configuration = {"recipe": chosen.as_dict(), "data": chosen.data.fingerprint}
-    return _kept(lambda: chosen.generator(device=device).metric, configuration, rung, n_pairs, seed)
+    key = store.key(configuration)
+
+    def metric() -> PullbackMetric:
+        if key not in made:
+            made[key] = chosen.generator(device=device).metric
+        return made[key]
+
+    return _kept(metric, configuration, rung, n_pairs, seed)
 
 
 def _kept(
@@ -392,7 +410,7 @@ def _kept(
 
 
 def _improvements(metric: PullbackMetric, rung: Rung, n_pairs: int, seed: int) -> dict[str, Any]:
-    mc = relative_improvement(metric, n_samples=n_pairs, step_size=rung.step_size, seed=seed)
+    mc = relative_improvement(metric, n_samples=n_pairs, step_size=rung.step_size, seed=seed, max_steps=_MAX_STEPS)
     printed = authors_solver.solve(authors_solver.squared_speed(metric), mc.start, mc.end, seed=seed)
     by_rule = 1 - authors_solver.rule_at_constant_speed(mc.geodesic.length) / printed.line
     values = {"true": mc.improvement, "rule": by_rule, "solver": printed.improvement}
