@@ -259,8 +259,13 @@ class PullbackMetric:
             rows = (vmap(lambda v: pull_back(v)[0])(part) for part in eye.split(block))
             return sum(row.square().sum(0) for row in rows)
         eye = torch.eye(D, dtype=x.dtype, device=x.device).unsqueeze(1).expand(D, n, D)
-        columns = [self._push_forward("features", x, part)[1].square().sum(-1) for part in eye.split(block)]
-        return torch.cat(columns).transpose(0, 1)
+        # Written into one tensor: a small one kept from each block lay between the large ones that are freed, and the
+        # memory in use grew to that of the whole Jacobian.
+        diagonal = x.new_empty(D, n)
+        for first in range(0, D, block):
+            part = self._push_forward("features", x, eye[first : first + block])[1]
+            diagonal[first : first + block] = part.square().sum(-1)
+        return diagonal.transpose(0, 1)
 
     def _call(self, name: str, z: Tensor) -> Tensor:
         return jacobian.call(name, getattr(self, name), z)

@@ -332,16 +332,16 @@ if sys.argv[1] == "Eq. 3":
     geodesic(metric, z[0], z[1], n_segments=16, init="line")
 else:
     metric = PullbackMetric(mean, std, features)
-    M = metric(z[:2])
+    M = metric(z[:8])
 assert features(mean(z[:1])).shape == (1, 512 * 14 * 14) and bool(torch.isfinite(M).all())
 print(peak() - before)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("equation", "most"), [("Eq. 3", 700), ("Eq. 4", 250)])
+@pytest.mark.parametrize(("equation", "most"), [("Eq. 3", 700), ("Eq. 4", 500)])
 def test_memory_stays_flat_with_a_hundred_thousand_features(equation, most):
-    """In MB beyond what was in use before; the features' Jacobian, 100,352 x 784, would take 315 for each point."""
+    """In MB; the features' Jacobian, 100,352 x 784, would take 315 for each of 40 points, or of 8."""
     done = subprocess.run(
         [sys.executable, "-c", MEASURED, equation],
         env=clean_environment(PYTHONPATH=":".join(sys.path)),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from problems import SPACES, circle, conv_decoder, deviation, linear_map, mlp, seeded, sphere_point
 from torch import nn
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import jacobian
 from torch.func import jacrev, vmap
 
@@ -339,3 +339,13 @@ def test_formulas_refuse_what_is_no_metric(formula):
         formula(torch.full((2, 2), torch.nan))
     with pytest.raises(TypeError, match="int64"):
         formula(torch.ones(2, 2, dtype=torch.long))
+
+
+@pytest.mark.parametrize("n_features", [3, 12])
+def test_eq_4_has_two_derivatives_for_fewer_and_more_features_than_outputs(n_features, generator):
+    A, B = torch.randn(2, 2, 5, generator=generator, dtype=torch.float64)
+    C = torch.randn(5, n_features, generator=generator, dtype=torch.float64)
+    metric = PullbackMetric(lambda z: (z @ A).sin(), lambda z: (z @ B).exp(), lambda x: (x @ C).tanh())
+    z = torch.tensor([[0.3, -0.2], [0.1, 0.4]], dtype=torch.float64, requires_grad=True)
+    assert gradcheck(metric, (z,))
+    assert gradgradcheck(metric, (z,))

@@ -293,6 +293,7 @@ def test_comparable_pairs_are_fairer_where_they_agree(mixed):
     one = made_up(mixed, clear, distance=torch.ones(200))  # nothing to gain
     assert one.claims[0]["verdict"] == "not reproduced"
     assert one.said == "On comparable pairs the ranking depends on the draw less by the entropy"
+    assert f"{fair.agreement['distance'][1]:.0f} % where pairs are comparable" in fair.agreements_in_words
     gain, low, high = fair.difference["entropy"]
     assert low < gain < high
 
@@ -303,6 +304,7 @@ def test_too_few_comparable_pairs_decide_nothing():
     samples = [row for row in found.numbers if row["quantity"].startswith("samples")]
     assert {row["value"] for row in samples if row["quantity"].endswith("of comparable pairs")} == {None}
     assert "By neither measure" in found.said
+    assert "nan" not in found.agreements_in_words
 
 
 def test_the_ranking_panel_holds_every_pair(mixed):

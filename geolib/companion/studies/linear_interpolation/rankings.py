@@ -99,6 +99,15 @@ class Ranking:
         return 100 * _agreement(better, self.seed), 100 * _agreement(chosen, self.seed)
 
     @property
+    def agreements_in_words(self) -> str:
+        """How often two samples agree, by either measure, for a reader."""
+        parts = []
+        for name, (whole, comparable) in self.agreement.items():
+            among = "" if math.isnan(comparable) else f", and in {comparable:.0f} % where pairs are comparable"
+            parts.append(f"By the {name} two samples agree in {whole:.0f} % of cases{among}")
+        return ". ".join(parts)
+
+    @property
     def said(self) -> str:
         """Which measures are more reliable on comparable pairs, in words."""
         if min(whole for whole, _ in self.agreement.values()) >= _CERTAIN:
