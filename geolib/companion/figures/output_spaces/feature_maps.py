@@ -1,12 +1,11 @@
 """Panels of notebook 10: sequences of images, classes that paths cross, and Eq. 4 against Monte Carlo."""
 
-import math
-
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from geolib.companion.figures import plots, style
 from geolib.companion.models.features import MAPS
@@ -113,4 +112,4 @@ def _counts(axes: Axes, found: FeatureMaps) -> None:
     axes.set(xlabel="changes of the most probable class", ylabel=f"pairs of {found.n}")
     axes.tick_params(axis="x", length=0)
     axes.legend(loc="upper right")
-    axes.set_ylim(0, 10 * math.ceil(axes.get_ylim()[1] / 10))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
