@@ -27,6 +27,8 @@ class RiemannianMetric:
     """the standard deviation of the generator that the metric is pulled back from, where it has one"""
     features: Map | None = None
     """its feature map, where it has one"""
+    maps: tuple[tuple[Map, ...], ...] = ()
+    """the maps that side by side are its immersion, each as functions that follow one another; none without one"""
     repeatable: bool = False
     """whether lengths may be recorded by a checkpoint, which evaluates them again in the backward pass: torch does not
     allow that around reverse mode of its own, which Eq. 4 needs and which a callable may contain"""
@@ -159,6 +161,8 @@ class ImmersedMetric(ExpectedMetric):
         super().__init__(metric)
         self.immersion, self.tangents = metric.images, metric.tangents
         self.tangents_and_bending = metric.tangents_and_bending
+        one = (metric.mean,) if metric.features is None else (metric.mean, metric.features)
+        self.maps = (one,) if metric.std is None else (one, (metric.std,))
 
     def squared_segments(self, points: Tensor) -> Tensor:
         """The squared chords of the images: one evaluation per point, and no Jacobian."""

@@ -28,7 +28,7 @@ class _Branch:
     """of what goes from one to the other, in a row"""
 
     @classmethod
-    def of(cls, functions: list[Callable], like: Tensor, *, alone: bool) -> "_Branch | None":
+    def of(cls, functions: tuple[Callable, ...], like: Tensor, *, alone: bool) -> "_Branch | None":
         """The functions that follow one another; ``alone`` only distances between their images count."""
         split = jacobian.kinked_chain(*functions)
         if split is None:
@@ -60,13 +60,7 @@ class Cells:
 
     @classmethod
     def _of(cls, metric: RiemannianMetric, like: Tensor) -> "Cells | None":
-        source = metric.source
-        if not isinstance(source, PullbackMetric) or not source.has_immersion:
-            return None
-        maps = [[source.mean] if source.features is None else [source.mean, source.features]]
-        if source.std is not None:
-            maps.append([source.std])
-        branches = [_Branch.of(functions, like, alone=len(maps) == 1) for functions in maps]
+        branches = [_Branch.of(functions, like, alone=len(metric.maps) == 1) for functions in metric.maps]
         if None in branches:
             return None
         kinks = [jacobian.kink(layer) for branch in branches for layer in branch.layers]
