@@ -7,7 +7,7 @@ from geolib.geodesics import METHODS, geodesic
 from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
 from geolib.paths.certificate import geodesic_index, geodesic_residual, is_geodesic
 from geolib.paths.result import Geodesic, GeodesicError, Status
-from geolib.paths.starts import LatentGraph
+from geolib.paths.starts.graph import LatentGraph
 from geolib.plane.distances import distance_field, global_distances
 from geolib.plane.tabulated import tabulate
 from geolib.spline import CubicBSpline

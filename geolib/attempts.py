@@ -12,9 +12,9 @@ from geolib.paths.interpolant import Curve
 from geolib.paths.kinks.cells import Cells
 from geolib.paths.kinks.lengths import measured, polyline
 from geolib.paths.measure import Measured, measure
-from geolib.paths.problem import Problem, Solution
+from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Geodesic, Status
-from geolib.paths.starts import LatentGraph
+from geolib.paths.starts.graph import LatentGraph
 from geolib.paths.verdict import Finding, may_refine, reported
 from geolib.riemannian import RiemannianMetric
 
@@ -24,6 +24,8 @@ _MAX_REFINEMENT = 8  # largest number of segments of a method, relative to n_seg
 _ESCAPES = 2  # saddles that are left one after the other
 _ASIDE = (0.03, 0.1, 0.2, 0.4)  # how far curves are tried beside a saddle, relative to its length
 _SHORTER = 0.1  # times rtol, by which one of them must be shorter
+_COARSE, _ROUGH = 32, 1e-3  # segments and tolerance of curves of which one is followed to its end
+_SCREENING = 2 / 3  # the most of a pair's steps that these take together
 
 
 @dataclass(frozen=True)
@@ -39,15 +41,25 @@ class Task:
     detour: Callable[[Problem], Solution] | None = None
     """another method, for curves that this one leaves unconverged"""
 
-    def solve(self, start: Tensor, end: Tensor, guesses: list[Tensor | None]) -> Geodesic:
+    def solve(
+        self,
+        start: Tensor,
+        end: Tensor,
+        guesses: list[Tensor | None],
+        rivals: tuple[Tensor, Tensor] | None = None,
+    ) -> Geodesic:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``.
 
-        What has not converged by then makes a detour: another method from the last guess, and this one from its curve.
-        The steps are shared out evenly among what is still to come.
+        Of a guess and its ``rivals``, pairs' numbers ``(m,)`` and curves ``(m, n + 1, d)``, only the one is followed to
+        its end that leads to the shortest curve on few segments. What has not converged by then makes a detour: another
+        method from the last guess, and this one from its curve. The steps are shared out evenly among what is still to
+        come.
         """
         line = self._measure(Curve.line(start, end))
         best = _Best.of_lines(line, (start == end).all(-1), self.max_steps)
         todo = (best.line_length > 0).nonzero()[:, 0]
+        if rivals is not None and len(rivals[0]):
+            guesses = [self._most_promising(start, end, guesses[0], *rivals, best.steps_left)]
         phases = len(guesses) + (2 if self.detour is not None else 0)
         for k, guess in enumerate(guesses if len(todo) else ()):
             part = None if guess is None else guess[todo]
@@ -88,6 +100,26 @@ class Task:
             reported(best.status, finding),
             self.max_steps - best.steps_left,
         )
+
+    def _most_promising(
+        self, start: Tensor, end: Tensor, guess: Tensor, owner: Tensor, others: Tensor, steps_left: Tensor
+    ) -> Tensor:
+        """The guesses ``(B, n + 1, d)``; for pairs with rivals, instead, the shortest of the curves that all of theirs
+        lead to on few segments. Takes the steps of all from ``steps_left (B,)``."""
+        rivalled = owner.unique()
+        whose, begin = torch.cat([rivalled, owner]), torch.cat([guess[rivalled], others])
+        steps = (_SCREENING * steps_left / whose.bincount(minlength=len(guess)).clamp_min(1)).long()[whose]
+        enough = (steps > 0).nonzero()[:, 0]
+        whose, begin, steps = whose[enough], begin[enough], steps[enough]
+        if not len(whose):
+            return guess
+        rtol = max(self.rtol, _ROUGH)
+        run = self.method(Problem(self.metric, start[whose], end[whose], begin, _COARSE, rtol, steps, self.graph))
+        steps_left.index_add_(0, whose, -run.n_steps)
+        length = self._measure(run.curve).length
+        shortest = torch.full_like(start[:, 0], torch.inf).scatter_reduce(0, whose, length, "amin")
+        first = (length == shortest[whose]).nonzero()[:, 0]
+        return resampled(guess, _COARSE).index_copy(0, whose[first], run.curve[first].even_points(_COARSE))
 
     def _measure(self, curve: Curve) -> Measured:
         cells = Cells.of(self.metric, curve.points)

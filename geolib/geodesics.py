@@ -13,7 +13,9 @@ from geolib import checks
 from geolib.attempts import Task
 from geolib.paths.measure import differentiable_length
 from geolib.paths.result import Geodesic, GeodesicError, Status, joined
-from geolib.paths.starts import LatentGraph, Paths, lattice_paths
+from geolib.paths.starts.graph import LatentGraph
+from geolib.paths.starts.lattice import lattice_paths
+from geolib.paths.starts.routes import WAYS, Paths
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 from geolib.solvers import DETOURS, SOLVERS
 
@@ -108,18 +110,18 @@ def geodesic(
         blocks = torch.arange(len(start), device=start.device).tensor_split(math.ceil(len(start) / size))
         for rows in blocks:
             if start_paths is None:
-                jobs = [(rows, [None if guess is None else guess[rows]])]
+                jobs = [(rows, [None if guess is None else guess[rows]], None)]
             else:
                 paths = start_paths(start[rows], end[rows])
                 connected[rows] = paths.connected
                 path = paths.points[paths.shorter]
                 jobs = [
-                    (rows[~paths.shorter], [None]),
-                    (rows[paths.shorter], [None, path] if init == "best" else [path]),
+                    (rows[~paths.shorter], [None], None),
+                    (rows[paths.shorter], [None, path] if init == "best" else [path], paths.rivals),
                 ]
-            for chosen, guesses in jobs:
+            for chosen, guesses, rivals in jobs:
                 if len(chosen):
-                    parts.append(task.solve(start[chosen], end[chosen], guesses))
+                    parts.append(task.solve(start[chosen], end[chosen], guesses, rivals))
                     order.append(chosen)
         result = joined(parts, torch.cat(order), batch)
         if init == "graph":
@@ -147,9 +149,14 @@ def _start_paths(
     """What gives pairs of points their first paths, or None where they begin as lines or guesses."""
     if not isinstance(init, str) or init == "line" or (init == "auto" and method != METHODS[0]):
         return None
-    if init != "auto" or latents is not None:
+    if init != "auto":
         return lambda start, end: graph().trusted_paths(start, end)
-    return functools.partial(lattice_paths, metric) if d == 2 else None
+    searches = [] if latents is None else [lambda start, end: graph().trusted_paths(start, end, most=WAYS)]
+    if d == 2:
+        searches.append(functools.partial(lattice_paths, metric, most=WAYS))
+    if not searches:
+        return None
+    return lambda start, end: functools.reduce(Paths.and_also, (search(start, end) for search in searches))
 
 
 def _check_options(method: str, solve: object, options: dict[str, object]) -> None:

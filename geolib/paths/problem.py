@@ -7,7 +7,7 @@ from torch import Tensor
 
 from geolib.curves import straight
 from geolib.paths.interpolant import Curve
-from geolib.paths.starts import LatentGraph
+from geolib.paths.starts.graph import LatentGraph
 from geolib.riemannian import RiemannianMetric
 
 

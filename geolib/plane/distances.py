@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geolib import checks
-from geolib.paths.starts import smoothed_polygon
+from geolib.paths.starts.routes import smoothed_polygon
 from geolib.plane.grid import STRIDES, Grid, GridGraph
 from geolib.riemannian import Metric, as_metric
 

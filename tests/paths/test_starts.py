@@ -8,7 +8,7 @@ from problems import deviation, flat_plane, half_plane, linear_decoder, linear_m
 from promises import assert_keeps_its_promises
 
 from geolib import LatentGraph, PullbackMetric, Status, curve_length, geodesic
-from geolib.paths.starts import lattice_paths
+from geolib.paths.starts.lattice import lattice_paths
 from geolib.riemannian import as_metric
 
 pytestmark = pytest.mark.smoke
