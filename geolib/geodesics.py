@@ -48,11 +48,14 @@ def geodesic(
             ``geolib.solvers`` say what each does and where it comes from.
         n_segments: segments of the discretised curve, and of the result's ``points``. Where the tolerance asks for it,
             a method works with more.
-        init: where curves begin: ``"line"``; ``"auto"``, the graph where latents are given, otherwise in the plane the
-            shortest path over a lattice around each pair, where that is clearly shorter than the line, and for all
-            methods but the default the line; ``"graph"``, the shortest path over ``LatentGraph(metric, latents)``
-            where that is clearly shorter than the line; ``"best"``, both, of which the shorter result is returned; or
-            initial curves ``(..., n + 1, d)`` that run from start to end at equal steps of t.
+        init: where curves begin: ``"line"``; ``"auto"``, which for all methods but the default is the line, and for
+            the default the best of these: where latents are given, the shortest path over their graph, and in the
+            plane the one over a lattice around each pair, each with another way that is nearly as short, where there
+            is one. Where none is clearly shorter than the line, it is the line. Where they lead apart, curves from all
+            are compared before one is followed to its end; ``"graph"``, the shortest path over
+            ``LatentGraph(metric, latents)`` where that is clearly shorter than the line; ``"best"``, both, of which
+            the shorter result is returned; or initial curves ``(..., n + 1, d)`` that run from start to end at equal
+            steps of t.
         latents: ``(n, d)``, the points that a graph is built on, such as the encoded data; needed where ``init`` or
             ``method`` is ``"graph"``, and for ``"best"``.
         rtol: relative tolerance in length: a curve is done when it is a geodesic to this tolerance (``is_geodesic``)

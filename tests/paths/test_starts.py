@@ -238,13 +238,88 @@ def test_by_default_a_curve_begins_on_the_side_of_the_shorter_way():
     assert torch.equal(default.length, geodesic(two_ridges(), start, end, init="auto").length)
 
 
-@pytest.mark.slow
-def test_with_latents_the_default_begins_with_their_graph(generator):
-    metric = wall_metric()
-    latents = torch.randn(400, 2, generator=generator, dtype=DTYPE)
-    start, end = pairs(4, generator)
+def around_a_hill(n=41):
+    """Latents ``(n, 2)`` on the way above the hill of ``two_ways`` only."""
+    angle = torch.linspace(0, math.pi, n, dtype=DTYPE)
+    return torch.stack([angle.cos(), 1.1 * angle.sin()], dim=-1)
+
+
+def two_ways(fence=0.0, top=0.12):
+    """A hill in sigma between (-1, 0) and (1, 0), with a way above it and a shorter one below, across which there may
+    be a fence that is too thin for a coarse lattice."""
+
+    def std(z):
+        x, y = z.split(1, dim=-1)
+        hill = 2 * torch.exp(-((x / 0.35) ** 2) / 2 - (((y - top) / 0.35) ** 2) / 2)
+        wire = fence * torch.exp(-(((x - 0.13) / 0.02) ** 2) / 2) * torch.sigmoid(-20 * y)
+        return torch.cat([hill, wire], dim=-1)
+
+    return PullbackMetric(lambda z: z * 1.0, std)
+
+
+ENDS = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=DTYPE)
+
+
+def test_with_latents_the_default_begins_with_their_graph():
+    """Shown to be so in three dimensions, where nothing else leads away from a line that is a geodesic."""
+    plane = two_ways()
+
+    def std(z):
+        return torch.nn.functional.pad(plane.std(z[..., :2]), (0, 1))
+
+    metric = PullbackMetric(lambda z: z * 1.0, std)
+    start, end, latents = (torch.nn.functional.pad(z, (0, 1)) for z in (*ENDS, around_a_hill()))
     by_graph = geodesic(metric, start, end, init="graph", latents=latents)
-    assert torch.equal(geodesic(metric, start, end, latents=latents).points, by_graph.points)
+    default = geodesic(metric, start, end, latents=latents)
+    assert default.points[16, 1] > 0.5
+    torch.testing.assert_close(default.length, by_graph.length, rtol=1e-4, atol=0)
+    assert geodesic(metric, start, end).points[16, 1] < 0
+
+
+def test_in_the_plane_latents_on_the_longer_way_do_not_hide_the_shorter_one():
+    latents = around_a_hill()
+    by_graph = geodesic(two_ways(), *ENDS, init="graph", latents=latents)
+    default = geodesic(two_ways(), *ENDS, latents=latents)
+    assert_keeps_its_promises(two_ways(), *ENDS, default)
+    assert by_graph.points[16, 1] > 0.3 and default.points[16, 1] < -0.3
+    assert default.converged
+    assert default.length < 0.97 * by_graph.length
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_of_two_ways_the_one_is_followed_that_is_shorter_when_seen_closely(swapped):
+    """The lattice takes the way below, as it sees nothing of the fence across it."""
+    start, end = ENDS.flip(0) if swapped else ENDS
+    fenced = two_ways(0.3, top=0.02)
+    paths = lattice_paths(as_metric(fenced), start[None], end[None], most=2)
+    assert paths.shorter.all() and paths.owner.tolist() == [0]
+    assert paths.points[0, 8, 1] < -0.3 and paths.beside[0, 8, 1] > 0.3
+    below = geodesic(fenced, start, end, init=paths.points[0], max_steps=30)
+    default = geodesic(fenced, start, end)
+    assert_keeps_its_promises(fenced, start, end, default)
+    assert default.converged
+    assert default.points[16, 1] > 0.3
+    assert default.length < 0.95 * below.length
+
+
+@pytest.mark.parametrize("max_steps", [1, 2, 7, 40])
+def test_rivals_take_no_more_steps_than_allowed(max_steps):
+    g = geodesic(two_ways(0.3, top=0.02), *ENDS, max_steps=max_steps)
+    assert g.n_steps <= max_steps
+    assert_keeps_its_promises(two_ways(0.3, top=0.02), *ENDS, g)
+
+
+def test_a_pair_with_rivals_has_a_result_of_its_own(generator):
+    """Among others, alone, and from the other side."""
+    start, end = ENDS[:, None] + 0.1 * torch.randn(2, 4, 2, generator=generator, dtype=DTYPE)
+    latents = torch.cat([around_a_hill(), torch.randn(100, 2, generator=generator, dtype=DTYPE)])
+    metric = two_ways()
+    for options in ({}, {"latents": latents}):
+        together, back = geodesic(metric, start, end, **options), geodesic(metric, end, start, **options)
+        torch.testing.assert_close(back.length, together.length, rtol=2e-4, atol=0)
+        for i in (0, 3):
+            alone = geodesic(metric, start[i], end[i], **options)
+            torch.testing.assert_close(alone.length, together.length[i], rtol=1e-6, atol=0)
 
 
 @pytest.mark.slow
@@ -259,12 +334,14 @@ def test_a_path_over_a_lattice_is_the_pair_s_own(generator):
     metric = as_metric(PullbackMetric(mlp(gain=3.0), deviation()))
     start, end = pairs(40, generator)
     start[20:] = end[20:] + 0.01 * (start[20:] - end[20:])  # near ones share no node with the others
-    together = lattice_paths(metric, start, end)
+    together = lattice_paths(metric, start, end, most=3)
+    assert len(together.owner) > 2
     assert together.shorter.sum() > 5
     assert torch.equal(together.points[:, [0, -1]], torch.stack([start, end], dim=1))
     for i in range(40):
-        alone = lattice_paths(metric, start[i : i + 1], end[i : i + 1])
+        alone = lattice_paths(metric, start[i : i + 1], end[i : i + 1], most=3)
         torch.testing.assert_close(alone.points[0], together.points[i], rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(alone.beside, together.beside[together.owner == i], rtol=1e-9, atol=1e-9)
         assert alone.shorter[0] == together.shorter[i]
     t = torch.linspace(0, 1, 65, dtype=DTYPE)[:, None]
     lines = curve_length(metric.source, torch.lerp(start[:, None], end[:, None], t))

@@ -117,6 +117,8 @@ def _norms(M: Tensor, v: Tensor) -> Tensor:
 
 def _length_or_infinity(metric: RiemannianMetric, points: Tensor) -> Tensor:
     """Lengths ``(B,)`` of curves, infinite where the metric is not finite on them."""
+    if not len(points):
+        return points.new_empty(0)
     try:
         return metric.length(points)
     except ValueError:

@@ -10,7 +10,7 @@ from geolib.paths.measure import even_parameters
 PATH_SEGMENTS = 16
 SMOOTHINGS = 2
 WORTHWHILE = 0.99
-_LONGER = 0.15  # a path that is longer than the shortest one by more, relatively, is none beside it
+_LONGER = 0.02  # a path that is longer than the shortest one by more, relatively, is none beside it
 _RINGS = 1  # of nodes around one
 _ROUNDED = 1e-9  # nodes of one path have the same detour but for rounding
 WAYS = 2  # paths of a pair, at most
@@ -40,15 +40,23 @@ class Paths:
         return (self.shorter.cumsum(0) - 1)[self.owner[kept]], self.beside[kept]
 
     def and_also(self, other: "Paths") -> "Paths":
-        """These paths, and as rivals those of another search that are shorter than the line and lead elsewhere."""
-        points = torch.where((self.shorter | ~other.shorter)[:, None, None], self.points, other.points)
-        apart = (other.points - points).norm(dim=-1).amax(-1) > _APART * points.diff(dim=1).norm(dim=-1).sum(-1)
-        more = (other.shorter & apart).nonzero()[:, 0]
+        """These paths; as rivals those of another search that lead elsewhere, where either is shorter than the line.
+
+        Where only one of them is, that is no proof: the other one may be the line.
+        """
+        shorter = self.shorter | other.shorter
+        chosen = self.shorter | ~other.shorter
+        points, last = (
+            torch.where(chosen[:, None, None], a, b)
+            for a, b in ((self.points, other.points), (other.points, self.points))
+        )
+        apart = (last - points).norm(dim=-1).amax(-1) > _APART * points.diff(dim=1).norm(dim=-1).sum(-1)
+        more = (shorter & apart).nonzero()[:, 0]
         return Paths(
             points,
-            self.shorter | other.shorter,
+            shorter,
             self.connected,
-            torch.cat([self.beside, other.points[more], other.beside]),
+            torch.cat([self.beside, last[more], other.beside]),
             torch.cat([self.owner, more, other.owner]),
         )
 
