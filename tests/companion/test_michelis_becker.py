@@ -14,7 +14,7 @@ from torch import nn
 
 from geolib import PullbackMetric, jacobian
 from geolib.companion.data import datasets
-from geolib.companion.models import generators, michelis_becker, recipes, training
+from geolib.companion.models import generators, michelis_becker, recipes, schedule, training
 from geolib.companion.models.recipes import recipe
 from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, convolutional_decoder, folded, n_parameters
 
@@ -129,11 +129,11 @@ def test_a_model_in_training_mode_is_refused():
 
 @pytest.mark.smoke
 def test_the_learning_rate_falls_by_a_factor_an_epoch():
-    config = training.DecayingTraining()
+    config = schedule.DecayingTraining()
     assert [config.rate(epoch, 15) for epoch in (0, 1, 2)] == pytest.approx([5e-3, 5e-3 * 0.95, 5e-3 * 0.95**2])
     (group,) = config.optimizer([nn.Parameter(torch.zeros(1))]).param_groups
     assert (group["lr"], group["weight_decay"]) == (5e-3, 1e-4)
-    (plain,) = training.TrainingConfig().optimizer([nn.Parameter(torch.zeros(1))]).param_groups
+    (plain,) = schedule.TrainingConfig().optimizer([nn.Parameter(torch.zeros(1))]).param_groups
     assert plain["weight_decay"] == 0
 
 
@@ -165,7 +165,7 @@ def test_their_images_are_the_first_of_each_class(monkeypatch, tmp_path, data):
 
 @pytest.mark.slow
 def test_a_training_that_was_killed_goes_on_with_the_norms_it_had(monkeypatch, tmp_path, data):
-    config, brief = ConvolutionalVAEConfig(), training.DecayingTraining(epochs=2, variance_epochs=1, seed=1)
+    config, brief = ConvolutionalVAEConfig(), schedule.DecayingTraining(epochs=2, variance_epochs=1, seed=1)
     monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path / "whole"))
     whole = training.trained_vae(data, config, brief)
     assert [entry["phase"] for entry in whole.history] == ["elbo", "elbo", "variance"]
@@ -196,7 +196,7 @@ def test_the_variance_is_trained_at_the_mean_as_it_will_be_used(monkeypatch, tmp
     z = torch.randn(5, 2)
     means = [
         training.trained_vae(
-            data, ConvolutionalVAEConfig(), training.DecayingTraining(epochs=1, variance_epochs=n, seed=1)
+            data, ConvolutionalVAEConfig(), schedule.DecayingTraining(epochs=1, variance_epochs=n, seed=1)
         ).vae.mean(z)
         for n in (1, 3)
     ]

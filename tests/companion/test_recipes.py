@@ -9,7 +9,7 @@ from geolib.companion.cache import profiles
 from geolib.companion.data import datasets, moons
 from geolib.companion.models import recipes
 from geolib.companion.models.recipes import Recipe, recipe
-from geolib.companion.models.training import TrainingConfig
+from geolib.companion.models.schedule import TrainingConfig
 from geolib.companion.models.vae import VAEConfig
 
 pytestmark = pytest.mark.smoke

@@ -14,13 +14,13 @@ from project import ROOT, bundled
 from torch import nn
 
 from geolib.companion.cache import progress
-from geolib.companion.models import training, weights
+from geolib.companion.models import schedule, training, weights
 from geolib.companion.models import vae as models
 from geolib.companion.models.recipes import recipe
 from geolib.companion.models.vae import VAE, VAEConfig
 
 CONFIG = VAEConfig(widths=(24, 12))
-RECIPE = training.TrainingConfig(epochs=6, variance_epochs=5, batch_size=64, seed=3)  # checkpoints after 1, 5, 10
+RECIPE = schedule.TrainingConfig(epochs=6, variance_epochs=5, batch_size=64, seed=3)  # checkpoints after 1, 5, 10
 EPOCHS = RECIPE.epochs + RECIPE.variance_epochs
 
 
@@ -128,7 +128,7 @@ def test_losses_of_a_model_that_can_be_computed_by_hand(data, generator):
 @pytest.mark.parametrize("name", ["epochs", "variance_epochs", "batch_size"])
 def test_recipes_that_train_nothing(name):
     with pytest.raises(ValueError, match=f"{name}: got 0, expected at least 1"):
-        training.TrainingConfig(**{name: 0})
+        schedule.TrainingConfig(**{name: 0})
 
 
 @pytest.mark.smoke
@@ -192,7 +192,7 @@ def test_test_images_have_no_part_in_training(data, derived, trained):
 
 @pytest.mark.smoke
 def test_whatever_the_weights_depend_on_names_their_file(data, derived, trained):
-    brief = training.TrainingConfig(epochs=1, variance_epochs=1)
+    brief = schedule.TrainingConfig(epochs=1, variance_epochs=1)
     found = {
         training.trained_vae(data, CONFIG, brief).path.name,
         training.trained_vae(data, CONFIG, dataclasses.replace(brief, batch_size=32)).path.name,

@@ -19,7 +19,7 @@ from geolib.companion.figures import plots, provenance, saving, style
 from geolib.companion.figures.provenance import Run, begin
 from geolib.companion.models import recipes
 from geolib.companion.models.recipes import Recipe
-from geolib.companion.models.training import TrainingConfig
+from geolib.companion.models.schedule import TrainingConfig
 from geolib.companion.models.vae import VAEConfig
 from geolib.companion.studies import evidence
 from geolib.companion.studies.evidence import Claim, Verdict

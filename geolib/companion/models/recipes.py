@@ -14,7 +14,8 @@ from geolib.companion.models import generators
 from geolib.companion.models.convolutional import ConvolutionalTraining, TrainedDecoder, trained_decoder
 from geolib.companion.models.generators import Generator
 from geolib.companion.models.michelis_becker import PRECISION
-from geolib.companion.models.training import DecayingTraining, TrainedVAE, TrainingConfig, trained_vae
+from geolib.companion.models.schedule import DecayingTraining, TrainingConfig
+from geolib.companion.models.training import TrainedVAE, trained_vae
 from geolib.companion.models.vae import ConvolutionalVAEConfig, VAEConfig
 
 DIGITS = (2, 4, 5, 7)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,53 +10,12 @@ from torch import Tensor, nn
 from geolib.companion.cache import progress, store
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import weights
-from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, VAEConfig, negative_elbo, negative_log_likelihood
+from geolib.companion.models.schedule import Phase, TrainingConfig
+from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, VAEConfig
 
 _RECIPE = 1  # counts changes of this file that change the weights, so that older caches are not taken for these
 _VALIDATION_SHARE = 0.1
 _CHECKPOINT_EVERY = 5  # epochs, after the first one
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a VAE is trained: first the evidence lower bound, then the variance head with all else fixed."""
-
-    epochs: int = 100
-    variance_epochs: int = 10
-    batch_size: int = 128
-    learning_rate: float = 1e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "variance_epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
-
-    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam at the initial learning rate."""
-        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
-
-    def rate(self, epoch: int, epochs: int) -> float:
-        """The learning rate of an epoch, counted from 0: a cosine that falls to 0."""
-        return self.learning_rate * float(0.5 * (1 + torch.cos(torch.tensor(epoch / epochs * torch.pi))))
-
-
-@dataclass(frozen=True)
-class DecayingTraining(TrainingConfig):
-    """Training with weight decay and a learning rate that falls by a factor per epoch."""
-
-    batch_size: int = 16
-    learning_rate: float = 5e-3
-    decay: float = 0.95
-    weight_decay: float = 1e-4
-
-    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        """Adam at the initial learning rate, with weight decay."""
-        return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
-
-    def rate(self, epoch: int, epochs: int) -> float:
-        """The learning rate of an epoch, counted from 0."""
-        return self.learning_rate * self.decay**epoch
 
 
 @dataclass(frozen=True)
@@ -82,29 +42,43 @@ def trained_vae(
     A tenth of the training images is held out for the validation curve; the test images are not used. A training
     that was killed goes on from its last checkpoint and ends with the weights it would have had.
     """
+    model, history, path = trained_model(VAE, data, config, training, device=device, label=label)
+    return TrainedVAE(model, history, path)
+
+
+def trained_model(
+    kind: type[nn.Module],
+    data: ImageData,
+    config: Any,
+    training: TrainingConfig,
+    *,
+    device: torch.device | str = "cpu",
+    label: str,
+) -> tuple[nn.Module, list[dict[str, float]], Path]:
+    """``trained_vae`` for a model of any kind: the model, its history, and its safetensors file."""
     configuration = {
         "recipe": _RECIPE,
         "model": config.as_dict(),
         "training": asdict(training),
         "data": data.fingerprint,
     }
-    checkpoint = store.derived_directory() / f"vae-{store.key(configuration)}.checkpoint.safetensors"
+    checkpoint = store.derived_directory() / f"{kind.kind}-{store.key(configuration)}.checkpoint.safetensors"
     loaded_from = []
 
     def build(path: Path) -> None:
-        run = _Run(data, config, training, checkpoint, torch.device(device), label)
+        run = _Run(kind, data, config, training, checkpoint, torch.device(device), label)
         run.finish()
-        weights.save(path, run.vae.state_dict(), {**configuration, "history": run.history, "source": data.source})
+        weights.save(path, run.model.state_dict(), {**configuration, "history": run.history, "source": data.source})
         checkpoint.unlink(missing_ok=True)
 
     def load(path: Path) -> tuple[dict[str, Tensor], dict]:
         loaded_from[:] = [path]
         return weights.load(path)
 
-    tensors, metadata = store.cached("vae", configuration, ".safetensors", build=build, load=load)
-    vae = VAE(config)
-    vae.load_state_dict(tensors)
-    return TrainedVAE(vae.to(device).fixed(), metadata["history"], loaded_from[0])
+    tensors, metadata = store.cached(kind.kind, configuration, ".safetensors", build=build, load=load)
+    model = kind(config)
+    model.load_state_dict(tensors)
+    return model.to(device).fixed(), metadata["history"], loaded_from[0]
 
 
 class _Run:
@@ -112,8 +86,9 @@ class _Run:
 
     def __init__(
         self,
+        kind: type[nn.Module],
         data: ImageData,
-        config: VAEConfig | ConvolutionalVAEConfig,
+        config: Any,
         training: TrainingConfig,
         checkpoint: Path,
         device: torch.device,
@@ -122,72 +97,74 @@ class _Run:
         self.training, self.checkpoint, self.device, self.label = training, checkpoint, device, label
         # all draws are made on the CPU, so that every device sees the same
         self.generator = torch.Generator().manual_seed(training.seed)
-        self.vae = VAE(config, generator=self.generator).to(device)
+        self.model = kind(config, generator=self.generator).to(device)
         order = torch.randperm(len(data.train_images), generator=self.generator)
         n_validation = max(1, round(_VALIDATION_SHARE * len(order)))
         self.validation = data.train_images[order[:n_validation]].to(device)
         self.images = data.train_images[order[n_validation:]].to(device)
         if len(self.images) == 0:
             raise ValueError(f"data: got {len(order)} training images, expected at least 2")
-        self.phases = {
-            "elbo": (negative_elbo, training.epochs, [p for n, p in self.vae.named_parameters() if n[:4] != "std."]),
-            "variance": (negative_log_likelihood, training.variance_epochs, list(self.vae.std.parameters())),
+        self.phases = self.model.phases(training)
+        self.optimizers = {
+            f"{phase.name}.{k}": training.optimizer(player.parameters)
+            for phase in self.phases
+            for k, player in enumerate(phase.players)
         }
-        self.optimizers = {phase: training.optimizer(parameters) for phase, (_, _, parameters) in self.phases.items()}
         self.history: list[dict[str, float]] = []
         self._resume()
 
     def finish(self) -> None:
         """Train what is left, with a progress bar and checkpoints."""
-        total = sum(epochs for _, epochs, _ in self.phases.values())
+        total = sum(phase.epochs for phase in self.phases)
         with progress.bar(total=total, initial=len(self.history), description=self.label, unit=" epochs") as bar:
             done = len(self.history)
-            for phase, (_, epochs, _) in self.phases.items():
-                for epoch in range(epochs):
+            for phase in self.phases:
+                for epoch in range(phase.epochs):
                     if done > 0:  # in the checkpoint already
                         done -= 1
                         continue
                     entry = self._epoch(phase, epoch)
                     self.history.append(entry)
-                    bar.set_postfix_str(
-                        f"{phase} {entry['training']:.2f}, validation {entry['validation']:.2f}", refresh=False
-                    )
+                    losses = f"{entry['training']:.2f}, validation {entry['validation']:.2f}"
+                    bar.set_postfix_str(f"{phase.name} {losses}", refresh=False)
                     bar.update()
                     if len(self.history) == 1 or len(self.history) % _CHECKPOINT_EVERY == 0:
                         self._save()
 
-    def _epoch(self, phase: str, epoch: int) -> dict[str, float]:
-        loss_of, epochs, _ = self.phases[phase]
-        optimizer = self.optimizers[phase]
-        for group in optimizer.param_groups:  # a function of the epoch alone
-            group["lr"] = self.training.rate(epoch, epochs)
-        self.vae.train(phase == "elbo")  # the variance is trained at the mean as it will be used
+    def _epoch(self, phase: Phase, epoch: int) -> dict[str, float]:
+        optimizers = [self.optimizers[f"{phase.name}.{k}"] for k in range(len(phase.players))]
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:  # a function of the epoch alone
+                group["lr"] = self.training.rate(epoch, phase.epochs)
+        self.model.train(phase.norms_follow)
         total = torch.zeros((), device=self.device)
         for batch in torch.randperm(len(self.images), generator=self.generator).split(self.training.batch_size):
-            loss = loss_of(self.vae, self.images[batch.to(self.device)], self._noise(len(batch)))
-            optimizer.zero_grad(set_to_none=True)
-            loss.mean().backward()
-            optimizer.step()
+            images = self.images[batch.to(self.device)]
+            for player, optimizer in zip(phase.players, optimizers, strict=True):
+                loss = player.loss(self.model, images, self._noise(len(batch)))
+                optimizer.zero_grad(set_to_none=True)
+                loss.mean().backward()
+                optimizer.step()
             total += loss.detach().sum()
         mean = float(total) / len(self.images)
         if not torch.isfinite(torch.tensor(mean)):
             raise ValueError(
-                f"training: the loss is {mean} in epoch {epoch + 1} of phase {phase!r}; lower learning_rate"
+                f"training: the loss is {mean} in epoch {epoch + 1} of phase {phase.name!r}; lower learning_rate"
             )
-        self.vae.eval()
+        self.model.eval()
         with torch.no_grad():
-            validation = float(loss_of(self.vae, self.validation, self._noise(len(self.validation))).mean())
-        return {"phase": phase, "epoch": epoch + 1, "training": mean, "validation": validation}
+            losses = phase.players[-1].loss(self.model, self.validation, self._noise(len(self.validation)))
+        return {"phase": phase.name, "epoch": epoch + 1, "training": mean, "validation": float(losses.mean())}
 
     def _noise(self, n: int) -> Tensor:
-        return torch.randn(n, self.vae.config.latent_dim, generator=self.generator).to(self.device)
+        return torch.randn(n, self.model.noise_dim, generator=self.generator).to(self.device)
 
     def _save(self) -> None:
-        tensors = {f"vae.{name}": value for name, value in self.vae.state_dict().items()}
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors["generator"] = self.generator.get_state()
-        for phase, optimizer in self.optimizers.items():
+        for key, optimizer in self.optimizers.items():
             for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{phase}.{index}.{name}": value for name, value in state.items()}
+                tensors |= {f"optimizer.{key}.{index}.{name}": value for name, value in state.items()}
         weights.save(self.checkpoint, tensors, {"history": self.history})
 
     def _resume(self) -> None:
@@ -200,12 +177,12 @@ class _Run:
             return
         self.history = metadata["history"]
         self.generator.set_state(tensors["generator"])
-        self.vae.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("vae.")})
-        for phase, optimizer in self.optimizers.items():
+        self.model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+        for key, optimizer in self.optimizers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in tensors.items():
-                if name.startswith(f"optimizer.{phase}."):
-                    index, field = name.split(".")[2:]
+                if name.startswith(f"optimizer.{key}."):
+                    index, field = name.split(".")[3:]
                     state.setdefault(int(index), {})[field] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         print(f"{self.label}: going on after epoch {len(self.history)}")

@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from torch.nn.utils import fusion, parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from geolib.companion.models.schedule import Phase, Player, TrainingConfig
+
+# smooth: the metric's derivatives exist everywhere, which the geodesic equation asks for
+ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}
+
 
 @dataclass(frozen=True)
 class VAEConfig:
@@ -20,6 +25,8 @@ class VAEConfig:
     widths: tuple[int, ...] = (256, 64)
     output_variance: float = 0.5
     """variance of the Gaussian likelihood while the mean is trained"""
+    activation: str = "tanh"
+    """one of ``ACTIVATIONS``"""
 
     def as_dict(self) -> dict:
         """JSON values, for cache keys and files."""
@@ -30,20 +37,15 @@ class VAEConfig:
         inward = [self.data_dim, *self.widths]
         outward = [self.latent_dim, *reversed(self.widths)]
         parts = {
-            "body": nn.Sequential(*_mlp(inward)),
+            "body": nn.Sequential(*mlp(inward, self.activation)),
             "latent_mean": nn.Linear(inward[-1], self.latent_dim),
             "latent_log_variance": nn.Linear(inward[-1], self.latent_dim),
-            "mean": nn.Sequential(*_mlp(outward), nn.Linear(outward[-1], self.data_dim), nn.Sigmoid()),
+            "mean": nn.Sequential(*mlp(outward, self.activation), nn.Linear(outward[-1], self.data_dim), nn.Sigmoid()),
             # narrow on purpose: a variance head as wide as the mean's learns the training set's noise
             "std": _variance_head(self.latent_dim, self.widths[-1], self.data_dim),
         }
-        if generator is not None:
-            for part in parts.values():
-                for layer in part.modules():
-                    if isinstance(layer, nn.Linear):
-                        bound = math.sqrt(6 / (layer.in_features + layer.out_features))
-                        nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-                        nn.init.zeros_(layer.bias)
+        for part in parts.values():
+            initialised(part, generator)
         return parts
 
 
@@ -120,7 +122,7 @@ def _rescaled(scale: float, shift: float) -> nn.Conv2d:
 
 
 def _variance_head(latent_dim: int, width: int, data_dim: int) -> nn.Sequential:
-    return nn.Sequential(*_mlp([latent_dim, width]), nn.Linear(width, data_dim), _Exponential())
+    return nn.Sequential(*mlp([latent_dim, width], "tanh"), nn.Linear(width, data_dim), _Exponential())
 
 
 def folded(layers: nn.Sequential) -> nn.Sequential:
@@ -138,12 +140,23 @@ def folded(layers: nn.Sequential) -> nn.Sequential:
     return nn.Sequential(*kept).to(memory_format=torch.channels_last)
 
 
-def _mlp(sizes: list[int]) -> list[nn.Module]:
-    # tanh: the metric's derivatives exist everywhere, which the geodesic equation asks for
+def mlp(sizes: list[int], activation: str) -> list[nn.Module]:
+    """Linear layers from each size to the next, each followed by the activation."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation: got {activation!r}, expected one of {', '.join(map(repr, ACTIVATIONS))}")
     layers: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), nn.Tanh()]
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
     return layers
+
+
+def initialised(module: nn.Module, generator: torch.Generator | None) -> None:
+    """Draw the initial weights of all linear layers (Glorot & Bengio 2010), where there is a generator."""
+    for layer in module.modules() if generator is not None else ():
+        if isinstance(layer, nn.Linear):
+            bound = math.sqrt(6 / (layer.in_features + layer.out_features))
+            nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
+            nn.init.zeros_(layer.bias)
 
 
 class _Exponential(nn.Module):
@@ -159,6 +172,7 @@ class VAE(nn.Module):
     ``mean`` and ``std`` are the two maps ``z (..., d) -> (..., D)`` that a ``PullbackMetric`` takes.
     """
 
+    kind = "vae"
     mean: nn.Sequential
     std: nn.Sequential
 
@@ -167,6 +181,21 @@ class VAE(nn.Module):
         self.config = config
         for name, part in config.parts(generator).items():
             self.add_module(name, part)
+
+    @property
+    def noise_dim(self) -> int:
+        """Draws per image."""
+        return self.config.latent_dim
+
+    def phases(self, training: TrainingConfig) -> tuple[Phase, ...]:
+        """First the evidence lower bound, then the variance head with all else fixed."""
+        mean = [p for name, p in self.named_parameters() if not name.startswith("std.")]
+        std = Player(negative_log_likelihood, list(self.std.parameters()))
+        return (
+            Phase("elbo", training.epochs, (Player(negative_elbo, mean),)),
+            # at the mean as it will be used
+            Phase("variance", training.variance_epochs, (std,), norms_follow=False),
+        )
 
     def fixed(self) -> "VAE":
         """Itself, ready to be measured: in evaluation mode, without gradients, norms folded into convolutions."""

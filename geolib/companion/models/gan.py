@@ -1,0 +1,66 @@
+"""A generative adversarial network: a generator that a critic cannot tell from the data."""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from geolib.companion.models.schedule import Phase, Player, TrainingConfig
+from geolib.companion.models.vae import initialised, mlp
+
+
+@dataclass(frozen=True)
+class GANConfig:
+    """Architecture of a generative adversarial network: widths are the critic's hidden layers, from data inward, and
+    the generator's reversed."""
+
+    data_dim: int = 784
+    latent_dim: int = 2
+    widths: tuple[int, ...] = (128, 32)
+    activation: str = "tanh"
+
+    def as_dict(self) -> dict:
+        """JSON values, for cache keys and files."""
+        return {"architecture": "adversarial", **asdict(self), "widths": list(self.widths)}
+
+
+class GAN(nn.Module):
+    """A generator ``mean`` from standard normal latents to images, and the critic that trains it."""
+
+    kind = "gan"
+
+    def __init__(self, config: GANConfig, *, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = config
+        inward, outward = [config.data_dim, *config.widths], [config.latent_dim, *reversed(config.widths)]
+        self.critic = nn.Sequential(*mlp(inward, config.activation), nn.Linear(inward[-1], 1))
+        self.mean = nn.Sequential(
+            *mlp(outward, config.activation), nn.Linear(outward[-1], config.data_dim), nn.Sigmoid()
+        )
+        initialised(self, generator)
+
+    @property
+    def noise_dim(self) -> int:
+        """Draws per image."""
+        return self.config.latent_dim
+
+    def phases(self, training: TrainingConfig) -> tuple[Phase, ...]:
+        """One phase of two players."""
+        critic = Player(_critic_loss, list(self.critic.parameters()))
+        return (Phase("adversarial", training.epochs, (critic, Player(_generator_loss, list(self.mean.parameters())))),)
+
+    def fixed(self) -> "GAN":
+        """Itself, ready to be measured."""
+        return self.eval().requires_grad_(False)
+
+
+def _critic_loss(model: GAN, x: Tensor, noise: Tensor) -> Tensor:
+    with torch.no_grad():
+        fakes = model.mean(noise)
+    return (softplus(-model.critic(x)) + softplus(model.critic(fakes))).squeeze(-1)
+
+
+def _generator_loss(model: GAN, x: Tensor, noise: Tensor) -> Tensor:
+    """Goodfellow et al. 2014, the form that does not saturate."""
+    return softplus(-model.critic(model.mean(noise))).squeeze(-1)

@@ -1,0 +1,87 @@
+"""How a model is trained: the optimiser, phases one after the other, and in each of them players that take turns."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Player:
+    """One side of a training."""
+
+    loss: Callable[[nn.Module, Tensor, Tensor], Tensor]
+    """of a model, images ``(n, D)`` and standard normal noise ``(n, model.noise_dim)``: ``(n,)``"""
+    parameters: list[nn.Parameter]
+    """those that it changes to lower its loss"""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Epochs in which every player takes a step on each batch, one after the other."""
+
+    name: str
+    epochs: int
+    players: tuple[Player, ...]
+    """the loss of the last one is what the history tells"""
+    norms_follow: bool = True
+    """whether batch norm follows the batches"""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Epochs of the first phase and of the variance head's, batches, and a learning rate that falls to 0."""
+
+    epochs: int = 100
+    variance_epochs: int = 10
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "variance_epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected at least 1")
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam at the initial learning rate."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch, counted from 0: a cosine that falls to 0."""
+        return self.learning_rate * float(0.5 * (1 + torch.cos(torch.tensor(epoch / epochs * torch.pi))))
+
+
+@dataclass(frozen=True)
+class DecayingTraining(TrainingConfig):
+    """Training with weight decay and a learning rate that falls by a factor per epoch."""
+
+    batch_size: int = 16
+    learning_rate: float = 5e-3
+    decay: float = 0.95
+    weight_decay: float = 1e-4
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam at the initial learning rate, with weight decay."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=True)
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch, counted from 0."""
+        return self.learning_rate * self.decay**epoch
+
+
+@dataclass(frozen=True)
+class ConstantTraining(TrainingConfig):
+    """Training at a constant learning rate with other averages than Adam's own."""
+
+    learning_rate: float = 1e-2
+    betas: tuple[float, float] = (0.5, 0.99)
+
+    def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        """Adam with these averages."""
+        return torch.optim.Adam(parameters, lr=self.learning_rate, betas=self.betas, fused=True)
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch."""
+        return self.learning_rate
