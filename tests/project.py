@@ -51,6 +51,9 @@ TINY = {
     "n_rung_seeds": 1,
     "n_crossed": 4,
     "n_draws": 16,
+    "n_trainings": 1,
+    "n_geodesics": 3,
+    "vary": False,
 }
 
 

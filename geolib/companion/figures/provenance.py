@@ -16,8 +16,8 @@ from geolib.companion.cache.profiles import check_profile
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.figures.style import set_style
 from geolib.companion.models.convolutional import TrainedDecoder
-from geolib.companion.models.generators import Generator
-from geolib.companion.models.recipes import ConvolutionalRecipe, Recipe, recipe
+from geolib.companion.models.generators import Generator, MeanGenerator
+from geolib.companion.models.recipes import AnyRecipe, recipe
 from geolib.companion.models.training import TrainedVAE
 from geolib.companion.studies.evidence import Verdict
 
@@ -50,7 +50,7 @@ class Run:
     """the names of the tagged cell and the values they had"""
     data: dict[str, ImageData] = field(default_factory=dict)
     """data sets in use, by name"""
-    recipes: dict[str, Recipe | ConvolutionalRecipe] = field(default_factory=dict)
+    recipes: dict[str, AnyRecipe] = field(default_factory=dict)
     """recipes in use, by name"""
 
     @property
@@ -58,7 +58,7 @@ class Run:
         """Points of a map along each axis."""
         return _RESOLUTION[self.profile]
 
-    def recipe(self, name: str, *, seed: int | None = None, **changes: float) -> Recipe | ConvolutionalRecipe:
+    def recipe(self, name: str, *, seed: int | None = None, **changes: Any) -> AnyRecipe:
         """The recipe of that name for this run's profile; its data are noted, and named where they are a substitute.
 
         ``changes`` are settings of the recipe that a notebook studies, e.g. ``n_centers``.
@@ -80,6 +80,10 @@ class Run:
     def generator(self, name: str, *, seed: int | None = None, **changes: float) -> Generator:
         """The VAE of that recipe with its fitted variance and its metric; ``changes`` as for ``recipe``."""
         return self.recipe(name, seed=seed, **changes).generator(device=self.device)
+
+    def mean_generator(self, name: str, *, seed: int | None = None, **changes: Any) -> MeanGenerator:
+        """The decoder's mean of that recipe; ``changes`` as for ``recipe``."""
+        return self.recipe(name, seed=seed, **changes).mean_generator(device=self.device)
 
     @property
     def settings(self) -> dict[str, Any]:

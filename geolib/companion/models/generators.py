@@ -1,4 +1,4 @@
-"""A trained VAE as the generator whose geometry is studied: its latents, its variance, its metric."""
+"""Trained models as the generators whose geometry is studied: their latents, their variance, their metric."""
 
 import copy
 from dataclasses import dataclass
@@ -9,10 +9,15 @@ from torch import Tensor
 from geolib import PullbackMetric, RBFPrecision, fit_rbf_precision
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import michelis_becker
+from geolib.companion.models.autoencoder import Autoencoder
+from geolib.companion.models.gan import GAN
 from geolib.companion.models.vae import VAE
 
 # Pixels that are black in every image have no error at all; a floor of 2.5 grey levels keeps their precision finite.
 VARIANCE_FLOOR = 0.01**2
+PRESENT = 0.01
+"""share of a class, from which on it is counted among what a model generates"""
+_COMPARED, _COMPARED_WITH = 1000, 5000  # images made, and real ones
 FITS = ("convex", "adam")
 """how the RBF variance is fitted: as this project does, or as the code of Michelis & Becker 2021 does"""
 
@@ -73,11 +78,55 @@ def generator(
     return Generator(data, vae, rbf, metric, latents, vae.encode(data.test_images.to(device)), data.test_labels)
 
 
+@dataclass(frozen=True)
+class MeanGenerator:
+    """A decoder's mean alone, and where its data lie: encoded images, or draws where there is no encoder."""
+
+    data: ImageData
+    model: VAE | Autoencoder | GAN
+    train_latents: Tensor
+    """(n, d)"""
+    test_latents: Tensor
+    """(m, d)"""
+    n_classes: int
+    """how many classes are among what the model generates: at least ``PRESENT`` of it by the nearest image's label"""
+    n_collapsed: int = 0
+    """trainings before this one that collapsed"""
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether fewer than half of the classes are there."""
+        return self.n_classes < len(self.data.classes) / 2
+
+
+@torch.no_grad()
+def mean_generator(data: ImageData, model: VAE | Autoencoder | GAN) -> MeanGenerator:
+    """Encode the data; latents of a model without an encoder are drawn from its prior, as many as there are images."""
+    device = next(model.parameters()).device
+    images, test_images = data.train_images.to(device), data.test_images.to(device)
+    if not isinstance(model, GAN):
+        latents = [model.encode(x) for x in (images, test_images)]
+    else:
+        draws = torch.Generator().manual_seed(0)
+        latents = [
+            torch.randn(len(x), model.config.latent_dim, generator=draws).to(device) for x in (images, test_images)
+        ]
+    made = model.mean(latents[1][:_COMPARED])
+    labels = data.train_labels.to(device)[torch.cdist(made, images[:_COMPARED_WITH]).argmin(1)]
+    shares = torch.stack([(labels == label).float().mean() for label in data.classes])
+    return MeanGenerator(data, model, *latents, int((shares >= PRESENT).sum()))
+
+
 def in_double(g: Generator) -> Generator:
     """The same generator in float64, for maps whose condition number float32 cannot hold."""
     vae, rbf = (copy.deepcopy(module).double() for module in (g.vae, g.rbf))
     latents = (g.train_latents.double(), g.test_latents.double())
     return Generator(g.data, vae, rbf, PullbackMetric(vae.mean, rbf), *latents, g.test_labels)
+
+
+def mean_in_double(g: MeanGenerator) -> PullbackMetric:
+    """The metric in float64."""
+    return PullbackMetric(copy.deepcopy(g.model.mean).double())
 
 
 def test_pairs(data: ImageData, n_pairs: int, *, seed: int) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,8 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> No
     text = json.dumps(metadata)
     with store.replacing(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata={"geolib": text, "sha256": _sum(tensors, text)})
+            # one entry, as several come in any order: the same weights are the same bytes
+            save_file(tensors, temporary, metadata={"geolib": f"{_sum(tensors, text)} {text}"})
         except SafetensorError as error:  # a full disk is none of OSError there
             raise OSError(str(error)) from error
 
@@ -45,9 +46,10 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(f"{path}: not a readable safetensors file ({error})") from error
-    if "sha256" not in metadata or "geolib" not in metadata:
+    expected, _, text = metadata.get("geolib", "").partition(" ")
+    if not text:
         raise ValueError(f"{path}: has no checksum of its contents, so it was not written by this project")
-    found = _sum(tensors, metadata["geolib"])
-    if metadata["sha256"] != found:
-        raise ValueError(f"{path}: expected checksum {metadata['sha256']}, found {found}")
-    return tensors, json.loads(metadata["geolib"])
+    found = _sum(tensors, text)
+    if expected != found:
+        raise ValueError(f"{path}: expected checksum {expected}, found {found}")
+    return tensors, json.loads(text)

@@ -1,0 +1,1 @@
+"""Notebook 11: kinds of generative models, and what their Jacobians are like."""
