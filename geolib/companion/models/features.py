@@ -3,9 +3,7 @@
 import hashlib
 import math
 import os
-import pickle
 import re
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,17 +249,8 @@ def vgg_weights(path: Path | str | None = None) -> VGGWeights | None:
     if said and not found.startswith(said.group(1)):
         raise ValueError(f"{named}: {file} has SHA-256 {found}, its name says {said.group(1)}; download it again")
     try:
-        state = load_safetensors(file.read_bytes()) if file.suffix == ".safetensors" else _plain(file)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, KeyError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{named}: {file} holds no readable weights ({reason})") from error
+        read = load_safetensors if file.suffix == ".safetensors" else weights.load_plain
+        state = read(file.read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{named}: {file} holds no readable weights ({error})") from error
     return VGGWeights(state, found)
-
-
-def _plain(file: Path) -> dict[str, Tensor]:
-    with warnings.catch_warnings():  # torch warns of other pickles before it refuses them
-        warnings.simplefilter("ignore")
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("a state dict of tensors is expected")
-    return state

@@ -1,7 +1,6 @@
 """What the published code of Michelis & Becker 2021 does where the paper is silent: its variance, its weights."""
 
 import hashlib
-import io
 import os
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from geolib import PullbackMetric, RBFPrecision
 from geolib.companion.cache import store
 from geolib.companion.data.download import fetch
+from geolib.companion.models import weights
 from geolib.companion.models.vae import convolutional_decoder, folded
 
 PRECISION = 4.0
@@ -160,17 +160,16 @@ def metric_of(contents: bytes, name: str) -> PullbackMetric:
         ValueError: for anything else; ``name`` is the file's in the message.
     """
     try:
-        state = torch.load(io.BytesIO(contents), weights_only=True, map_location="cpu")
-    except Exception as error:  # a damaged archive fails in many ways that mean the same
-        reason = str(error).partition("\n")[0]
-        raise ValueError(f"{name}: not a readable file of plain weights ({reason})") from error
+        state = weights.load_plain(contents)
+    except ValueError as error:
+        raise ValueError(f"{name}: not a readable file of plain weights ({error})") from error
     try:
-        return _metric(dict(state))
+        return _metric(state)
     except KeyError as error:
         raise ValueError(
             f"{name}: has no tensor {error.args[0]!r}, so it is not a state dict of their decoder"
         ) from None
-    except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+    except (ValueError, RuntimeError) as error:
         raise ValueError(f"{name}: its tensors are not those of their decoder ({error})") from error
 
 

@@ -1,7 +1,9 @@
 """Tensors and their metadata in one safetensors file, with a checksum that is checked on reading."""
 
 import hashlib
+import io
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +55,20 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if expected != found:
         raise ValueError(f"{path}: expected checksum {expected}, found {found}")
     return tensors, json.loads(text)
+
+
+def load_plain(contents: bytes) -> dict[str, Tensor]:
+    """The tensors (on the CPU) of a state dict that others published as torch writes it. Nothing in it is executed.
+
+    Raises:
+        ValueError: for anything but a state dict of tensors; the message says what was found.
+    """
+    try:
+        with warnings.catch_warnings():  # torch warns of other pickles before it refuses them
+            warnings.simplefilter("ignore")
+            state = torch.load(io.BytesIO(contents), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive fails in many ways that mean the same
+        raise ValueError(str(error).partition("\n")[0] or type(error).__name__) from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("a state dict of tensors is expected")
+    return dict(state)
