@@ -76,8 +76,9 @@ def geodesic(
         ``2 n_segments`` can be missed by all measures. Where mean and ``std``, with ``features`` behind, are chains
         (``nn.Sequential``) of affine layers, ReLU and leaky ReLU, and behind the last of these of smooth layers (a
         sigmoid, or a module that brings its second derivatives, like that of ``fit_rbf_precision``), shortest curves
-        have corners at the kinks; ``newton`` finds them as polygons, and ``converged`` says that none beside is shorter
-        by more than ``rtol``. At all other kinks (ReLU called as a function, or behind a smooth layer) the geodesic
+        have corners at the kinks; ``newton`` finds them as polygons, and ``converged`` says that none through the same
+        cells is shorter by more than ``rtol``; one through other cells may be, by up to ten ``rtol`` as far as was
+        seen. At all other kinks (ReLU called as a function, or behind a smooth layer) the geodesic
         equation does not hold, and curves across many of them may be short and yet end as ``NOT_GEODESIC``: prefer
         ``nn.ReLU`` in an ``nn.Sequential``, or smooth layers (tanh, SiLU, ELU, softplus).
         Memory stays flat in the number of pairs but for the result itself: they are worked on in

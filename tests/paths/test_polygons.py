@@ -196,6 +196,7 @@ def test_a_pairs_curve_does_not_depend_on_its_batch():
         assert torch.allclose(geodesic(metric, start[k], end[k]).length, together.length[k], rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sizes", "most"), [((8, 64, 64, 200), 9), ((2, 100, 784), 1.5)])
 def test_kinks_cost_a_few_times_as_much(sizes, most):
     start, end = pairs(6, sizes[0], 12)
@@ -273,6 +274,7 @@ BEHIND = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behind", BEHIND)
 def test_smooth_maps_behind_kinks(behind):
     metric = BEHIND[behind](decoder(nn.ReLU, seed=71, sizes=(3, 16, 16, 50)), 3)
@@ -286,6 +288,7 @@ def test_smooth_maps_behind_kinks(behind):
     assert (g.length < other * (1 + 1e-4))[g.converged].all()
 
 
+@pytest.mark.slow
 def test_a_decoder_of_convolutions_and_its_features():
     with torch.random.fork_rng():
         torch.manual_seed(0)
