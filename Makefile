@@ -116,8 +116,8 @@ PLAN := $(shell $(DRY_RUN) 2>/dev/null | sed -nE 's|.*companion.pipeline.execute
 endif
 
 define notebook_rule
-$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
-	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml $(if $(filter digits,$(RECIPE)),,--recipe $(RECIPE)) --plan $(PLAN) --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
+$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml $(wildcard params/recipes/$(RECIPE).yaml) requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
+	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml $(if $(filter digits,$(RECIPE)),,--recipe params/recipes/$(RECIPE).yaml) --plan $(PLAN) --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
 

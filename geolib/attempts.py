@@ -24,6 +24,7 @@ _MAX_REFINEMENT = 8  # largest number of segments of a method, relative to n_seg
 _ESCAPES = 2  # saddles that are left one after the other
 _ASIDE = (0.03, 0.1, 0.2, 0.4)  # how far curves are tried beside a saddle, relative to its length
 _SHORTER = 0.1  # times rtol, by which one of them must be shorter
+_TIED = 1e-6  # relative difference of lengths that rounding may make up
 _COARSE, _ROUGH = 32, 1e-3  # segments and tolerance of curves of which one is followed to its end
 _SCREENING = 2 / 3  # the most of a pair's steps that these take together
 
@@ -50,15 +51,14 @@ class Task:
     ) -> Geodesic:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``.
 
-        Of a guess and its ``rivals``, pairs' numbers ``(m,)`` and curves ``(m, n + 1, d)``, only the one is followed to
-        its end that leads to the shortest curve on few segments. What has not converged by then makes a detour: another
-        method from the last guess, and this one from its curve. The steps are shared out evenly among what is still to
-        come.
+        Of a guess and its ``rivals``, owners ``(m,)`` and curves ``(m, n + 1, d)``, only the one is followed to its end
+        that leads to the shortest curve on few segments. What has not converged by then makes a detour: another method
+        from the last guess, and this one from its curve. The steps are shared out evenly among what is still to come.
         """
         line = self._measure(Curve.line(start, end))
         best = _Best.of_lines(line, (start == end).all(-1), self.max_steps)
         todo = (best.line_length > 0).nonzero()[:, 0]
-        if rivals is not None and len(rivals[0]):
+        if rivals is not None:
             guesses = [self._most_promising(start, end, guesses[0], *rivals, best.steps_left)]
         phases = len(guesses) + (2 if self.detour is not None else 0)
         for k, guess in enumerate(guesses if len(todo) else ()):
@@ -104,22 +104,25 @@ class Task:
     def _most_promising(
         self, start: Tensor, end: Tensor, guess: Tensor, owner: Tensor, others: Tensor, steps_left: Tensor
     ) -> Tensor:
-        """The guesses ``(B, n + 1, d)``; for pairs with rivals, instead, the shortest of the curves that all of theirs
-        lead to on few segments. Takes the steps of all from ``steps_left (B,)``."""
-        rivalled = owner.unique()
-        whose, begin = torch.cat([rivalled, owner]), torch.cat([guess[rivalled], others])
+        """Of the curves ``(B, _COARSE + 1, d)`` that a pair's guess ``(B, n + 1, d)`` and its rivals lead to on few
+        segments, the shortest. Takes the steps of all from ``steps_left (B,)``."""
+        whose, begin = torch.cat([torch.arange(len(guess)).to(owner), owner]), torch.cat([guess, others])
         steps = (_SCREENING * steps_left / whose.bincount(minlength=len(guess)).clamp_min(1)).long()[whose]
         enough = (steps > 0).nonzero()[:, 0]
         whose, begin, steps = whose[enough], begin[enough], steps[enough]
         if not len(whose):
-            return guess
+            return resampled(guess, _COARSE)
         rtol = max(self.rtol, _ROUGH)
         run = self.method(Problem(self.metric, start[whose], end[whose], begin, _COARSE, rtol, steps, self.graph))
         steps_left.index_add_(0, whose, -run.n_steps)
         length = self._measure(run.curve).length
         shortest = torch.full_like(start[:, 0], torch.inf).scatter_reduce(0, whose, length, "amin")
-        first = (length == shortest[whose]).nonzero()[:, 0]
-        return resampled(guess, _COARSE).index_copy(0, whose[first], run.curve[first].even_points(_COARSE))
+        # of several that are as short, the first: rounding, which depends on the batch, must not choose between them
+        number = torch.arange(len(whose), device=whose.device)
+        number = number.masked_fill(length > shortest[whose] * (1 + _TIED), len(whose))
+        first = torch.full_like(whose[:1], len(whose)).expand(len(guess)).scatter_reduce(0, whose, number, "amin")
+        chosen = first[first < len(whose)]
+        return resampled(guess, _COARSE).index_copy(0, whose[chosen], run.curve[chosen].even_points(_COARSE))
 
     def _measure(self, curve: Curve) -> Measured:
         cells = Cells.of(self.metric, curve.points)

@@ -118,11 +118,13 @@ def geodesic(
             else:
                 paths = start_paths(start[rows], end[rows])
                 connected[rows] = paths.connected
-                path = paths.points[paths.shorter]
-                jobs = [
-                    (rows[~paths.shorter], [None], None),
-                    (rows[paths.shorter], [None, path] if init == "best" else [path], paths.rivals),
-                ]
+                jobs = [(rows[~paths.shorter], [None], None)]
+                # apart, as rivals change how a pair begins, which must not depend on its neighbours
+                for several in (False, True):
+                    chosen = paths.shorter & (paths.rivalled == several)
+                    path = paths.points[chosen]
+                    guesses = [None, path] if init == "best" else [path]
+                    jobs.append((rows[chosen], guesses, paths.rivals(chosen) if several else None))
             for chosen, guesses, rivals in jobs:
                 if len(chosen):
                     parts.append(task.solve(start[chosen], end[chosen], guesses, rivals))

@@ -27,6 +27,8 @@ from project import (
 )
 
 from geolib.companion.cache import store
+from geolib.companion.models import recipes
+from geolib.companion.models.recipes import recipe
 from geolib.companion.pipeline import execute
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -297,15 +299,16 @@ def test_typed_numbers_are_found(code, numbers):
 # --- that they run
 
 
-@pytest.mark.slow
+@pytest.mark.smoke
 def test_another_recipe_brings_the_settings_of_its_variance():
-    theirs = {"recipe": "michelis_becker_code", "n_centers": 8, "curvature": 1.0, "zeta": pytest.approx(0.04)}
-    for path in NOTEBOOKS:
-        expected = {name: theirs[name] for name in parameters(path) if name in theirs}
-        assert execute.recipe_parameters("michelis_becker_code", path) == expected, path.stem
-        assert ("recipe" in expected) == (path.stem[:2] in ("02", "03", "04", "05")), path.stem
-    with pytest.raises(ValueError, match="recipe: got 'moons', expected one of 'digits', 'michelis_becker_code'"):
-        execute.recipe_parameters("moons", NOTEBOOKS[2])
+    for file in sorted((ROOT / "params" / "recipes").glob("*.yaml")):
+        chosen = recipe(file.stem)
+        theirs = {"recipe": file.stem, **chosen.as_dict()["variance"]}
+        for path in NOTEBOOKS:
+            expected = {name: theirs[name] for name in parameters(path) if name in theirs}
+            assert execute.profile_parameters(file, path) == expected, path.stem
+            assert ("recipe" in expected) == (path.stem[:2] in ("02", "03", "04", "05")), path.stem
+        assert file.stem in recipes.PAIRS
 
 
 @pytest.mark.slow
@@ -313,7 +316,12 @@ def test_another_recipe_brings_the_settings_of_its_variance():
 def test_a_notebook_runs_with_the_settings_of_the_authors_code(places, number):
     notebook = NOTEBOOKS[number]
     where = ["--profile", str(places / "tiny.yaml"), "--output", str(places / "executed")]
-    chosen = ["--recipe", "michelis_becker_code", "--figures", *declared_figures(notebook)]
+    chosen = [
+        "--recipe",
+        str(ROOT / "params/recipes/michelis_becker_code.yaml"),
+        "--figures",
+        *declared_figures(notebook),
+    ]
     assert execute.main([str(notebook), *where, *chosen]) == 0
     sidecar = json.loads((places / "figures" / f"{declared_figures(notebook)[0]}.json").read_text())
     assert sidecar["parameters"]["recipe"] == "michelis_becker_code"

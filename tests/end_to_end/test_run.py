@@ -58,7 +58,7 @@ def test_one_command_makes_every_figure(built):
         assert f"`{figure}`" in table
     assert f"{folder}/figures/quick/numbers.md" in done.stdout
     # in the copy, and nowhere else: the package that ran was the copy's
-    assert len(list((folder / "data" / "derived").glob("vae-*.safetensors"))) == 6
+    assert len(list((folder / "data" / "derived").glob("vae-*.safetensors"))) == 11
     assert not list((folder / "figures").glob("[0-9][0-9]_*"))
     # two at a time, one thread each
     for path in (folder / "figures" / "quick").glob("*.json"):

@@ -22,7 +22,6 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from geolib.companion.cache import progress, store
-from geolib.companion.models import recipes
 from geolib.companion.pipeline import display
 from geolib.companion.pipeline.watch import Watch
 
@@ -40,7 +39,7 @@ def parameters_of(notebook: Path) -> set[str]:
 
 
 def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
-    """What a profile (``params/*.yaml``), shared by all notebooks, sets in this one: the names that it has."""
+    """What a profile or a recipe (``params/``), shared by all notebooks, sets in this one: the names that it has."""
     try:
         values = yaml.safe_load(profile.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
@@ -51,19 +50,6 @@ def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
     return {name: value for name, value in values.items() if name in names}
 
 
-def recipe_parameters(name: str, notebook: Path) -> dict[str, object]:
-    """What another recipe than the profile's sets in a notebook: its name and the settings of its variance.
-
-    Raises:
-        ValueError: for a recipe that notebooks 02 to 05 cannot run with.
-    """
-    if name not in recipes.PAIRS:
-        raise ValueError(f"recipe: got {name!r}, expected one of {', '.join(map(repr, recipes.PAIRS))}")
-    variance = recipes.recipe(name).as_dict()["variance"]
-    names = parameters_of(notebook)
-    return {key: value for key, value in {"recipe": name, **variance}.items() if key in names}
-
-
 def execute(
     notebook: Path,
     profile: Path,
@@ -71,7 +57,7 @@ def execute(
     output_directory: Path,
     *,
     plan: list[str] | None = None,
-    recipe: str | None = None,
+    recipe: Path | None = None,
 ) -> Path:
     """Run ``notebook`` with a profile's parameters and check that every declared figure was written by this run.
 
@@ -81,7 +67,7 @@ def execute(
         figures: stems that must appear in the figures' directory as ``.png``, ``.pdf`` and ``.json``.
         output_directory: where the executed notebook goes.
         plan: the names of all notebooks that are run, in order, for the line that tells what goes on.
-        recipe: another recipe than the profile's.
+        recipe: a YAML file of parameters that come before the profile's.
 
     Returns:
         the executed notebook's path.
@@ -106,7 +92,7 @@ def execute(
         try:
             parameters = profile_parameters(profile, notebook)
             if recipe:
-                parameters |= recipe_parameters(recipe, notebook)
+                parameters |= profile_parameters(recipe, notebook)
             watch = Watch(notebook, profile.stem, plan or [], Path(scratch) / "progress")
             with display.Display(f"{notebook.stem}{watch.place}", watch.text) as line:
                 line.keep(f"begins{_last_time(watch)}")
@@ -193,7 +179,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--figures", nargs="*", default=[], help="stems of the figures it must write")
     parser.add_argument("--output", type=Path, required=True, help="directory of executed notebooks")
     parser.add_argument("--plan", nargs="*", default=[], help="all notebooks that are run, in order")
-    parser.add_argument("--recipe", help="another recipe than the profile's, e.g. michelis_becker_code")
+    parser.add_argument("--recipe", type=Path, help="e.g. params/recipes/michelis_becker_code.yaml")
     given = parser.parse_args(arguments)
     try:
         execute(given.notebook, given.profile, given.figures, given.output, plan=given.plan, recipe=given.recipe)

@@ -34,10 +34,14 @@ class Paths:
     """(m,), whose they are"""
 
     @property
-    def rivals(self) -> tuple[Tensor, Tensor]:
-        """``owner`` and ``beside`` of the pairs whose path is ``shorter``, counted among these."""
-        kept = self.shorter[self.owner]
-        return (self.shorter.cumsum(0) - 1)[self.owner[kept]], self.beside[kept]
+    def rivalled(self) -> Tensor:
+        """(B,), whether there are paths beside a pair's."""
+        return torch.zeros_like(self.shorter).index_fill(0, self.owner, True)
+
+    def rivals(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """``owner`` and ``beside`` of the ``chosen (B,)`` pairs, counted among these."""
+        kept = chosen[self.owner]
+        return (chosen.cumsum(0) - 1)[self.owner[kept]], self.beside[kept]
 
     def and_also(self, other: "Paths") -> "Paths":
         """These paths; as rivals those of another search that lead elsewhere, where either is shorter than the line.

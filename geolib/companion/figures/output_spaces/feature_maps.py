@@ -111,5 +111,5 @@ def _counts(axes: Axes, found: FeatureMaps) -> None:
     axes.set_xticks(range(_MOST + 1), [*map(str, range(_MOST)), f"≥ {_MOST}"])
     axes.set(xlabel="changes of the most probable class", ylabel=f"pairs of {found.n}")
     axes.tick_params(axis="x", length=0)
-    axes.legend(loc="upper right")
+    axes.figure.legend(loc="outside upper center", ncols=3)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))

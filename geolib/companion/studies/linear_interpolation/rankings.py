@@ -131,15 +131,12 @@ class Ranking:
             groups = zip(("all", "comparable"), self.agreement[name], self.share_of_wins[name], strict=True)
             for where, value, wins in groups:
                 quantity = f"pairs in which {NAMES[0]} is better by {name}, of {where} pairs"
-                rows.append(number("MB-6", quantity, wins, unit="%"))
-                rows.append(
-                    number(
-                        "MB-6",
-                        f"samples of {SAMPLE} that name the same better model by {name}, of {where} pairs",
-                        value,
-                        unit="%",
-                    )
-                )
+                same = f"samples of {SAMPLE} that name the same better model by {name}, of {where} pairs"
+                rows += [
+                    number("MB-6", what, share, unit="%")
+                    for what, share in ((quantity, wins), (same, value))
+                    if math.isfinite(share)  # of no comparable pairs there is none
+                ]
         return rows
 
     @property
