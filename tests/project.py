@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import nbformat
@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from geolib.companion.data import datasets
-from geolib.companion.models import generators
+from geolib.companion.models import generators, training
 from geolib.companion.models.generators import Generator
 from geolib.companion.models.vae import VAE, VAEConfig
 
@@ -207,3 +207,31 @@ def pictures(folder: Path, *notebooks: str) -> dict[str, tuple[bytes, int]]:
         for suffix in SUFFIXES
     ]
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files if path.exists()}
+
+
+class Interrupted(Exception):
+    """What stands for a kill where the process must live on."""
+
+
+def stop_in_epoch(patch: pytest.MonkeyPatch, number: int, how: Callable[[], None]) -> None:
+    """Let a training end as ``how()`` does when it begins its ``number``-th epoch."""
+    original, begun = training._Run._epoch, []
+
+    def epoch(self, phase, epoch):
+        begun.append(epoch)
+        if len(begun) == number:
+            how()
+        return original(self, phase, epoch)
+
+    patch.setattr(training._Run, "_epoch", epoch)
+
+
+def interrupted_training(number: int, train: Callable[[], object]) -> None:
+    """``train()``, killed when it begins its ``number``-th epoch."""
+
+    def how():
+        raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        stop_in_epoch(patch, number, how)
+        train()

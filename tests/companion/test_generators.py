@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from project import bundled
+from project import bundled, interrupted_training
 from torch import nn
 
 from geolib.companion.models import autoencoder, gan, generators, training
@@ -103,18 +103,7 @@ def test_two_trainings_are_the_same_and_a_killed_one_goes_on(kind, data, monkeyp
     _, _, other = train("again")
     assert path.read_bytes() == other.read_bytes()
     assert not any(p.requires_grad for p in whole.parameters())
-    original, done = training._Run._epoch, []
-
-    def dies(run, phase, epoch):
-        if done:
-            raise KeyboardInterrupt
-        done.append(epoch)
-        return original(run, phase, epoch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "_epoch", dies)
-        with pytest.raises(KeyboardInterrupt):
-            train("killed")
+    interrupted_training(2, lambda: train("killed"))
     resumed, told, _ = train("killed")
     assert "model: going on after epoch 1" in capsys.readouterr().out
     assert same(resumed, whole)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from project import bundled
+from project import bundled, interrupted_training
 from torch import nn
 
 from geolib import PullbackMetric, jacobian
@@ -171,18 +171,7 @@ def test_a_training_that_was_killed_goes_on_with_the_norms_it_had(monkeypatch, t
     assert [entry["phase"] for entry in whole.history] == ["elbo", "elbo", "variance"]
     assert whole.history[1]["training"] < whole.history[0]["training"]
     monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path / "killed"))
-    original, done = training._Run._epoch, []
-
-    def dies(run, phase, epoch):
-        if done:
-            raise KeyboardInterrupt
-        done.append(epoch)
-        return original(run, phase, epoch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(training._Run, "_epoch", dies)
-        with pytest.raises(KeyboardInterrupt):
-            training.trained_vae(data, config, brief)
+    interrupted_training(2, lambda: training.trained_vae(data, config, brief))
     again = training.trained_vae(data, config, brief)
     z = torch.randn(5, 2)
     assert torch.equal(again.vae.mean(z), whole.vae.mean(z))

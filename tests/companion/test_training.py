@@ -10,7 +10,7 @@ import struct
 
 import pytest
 import torch
-from project import ROOT, bundled
+from project import ROOT, bundled, interrupted_training, stop_in_epoch
 from torch import nn
 
 from geolib.companion.cache import progress
@@ -229,30 +229,8 @@ def test_training_says_epoch_and_losses_to_the_process_that_watches(monkeypatch,
 # --- interrupted training
 
 
-class Interrupted(Exception):
-    """What stands for a kill where the process must live on."""
-
-
-def stop_in_epoch(patch, number, how):
-    """Let the training end as ``how()`` does when it begins its ``number``-th epoch."""
-    original, begun = training._Run._epoch, []
-
-    def epoch(self, phase, epoch):
-        begun.append(epoch)
-        if len(begun) == number:
-            how()
-        return original(self, phase, epoch)
-
-    patch.setattr(training._Run, "_epoch", epoch)
-
-
 def interrupt(data, number):
-    def how():
-        raise Interrupted
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
-        stop_in_epoch(patch, number, how)
-        training.trained_vae(data, CONFIG, RECIPE)
+    interrupted_training(number, lambda: training.trained_vae(data, CONFIG, RECIPE))
 
 
 @pytest.mark.smoke
