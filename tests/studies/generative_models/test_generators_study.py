@@ -143,3 +143,8 @@ def test_numbers_are_medians_over_seeds():
     assert (
         found.collapse == "Its first training did not collapse; of what it generates 8 of the 10 classes have a share."
     )
+
+
+def test_models_that_are_well_conditioned_are_named():
+    assert generators(**{DAE: 30.0, GAN: 40.0}).conditioning.endswith(f"for {VAES[0]}, {VAES[1]} and {VAES[2]}.")
+    assert generators(**dict.fromkeys(MODELS, 30.0)).conditioning.startswith("No model's")

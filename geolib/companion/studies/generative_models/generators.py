@@ -262,8 +262,10 @@ class Generators:
     def conditioning(self) -> str:
         """Which models are well conditioned nearly everywhere, in words."""
         well = [self.first(name).label for name in MODELS if self.spread(name, "kappa", "on the map").high <= WELL]
+        if not well:
+            return f"No model's condition number stays below {WELL} on nearly all of its map."
         names = " and ".join([", ".join(well[:-1]), well[-1]] if len(well) > 1 else well)
-        return f"On nearly all of its map the condition number stays below {WELL} for {names or 'none of the models'}."
+        return f"On nearly all of its map the condition number stays below {WELL} for {names}."
 
     @property
     def collapse(self) -> str:
