@@ -273,7 +273,7 @@ def test_without_convergence_it_is_the_gradient_of_the_curve(generator):
     net = mlp()
     metric = PullbackMetric(net)
     start, end = torch.randn(2, 4, 2, generator=generator, dtype=DTYPE)
-    g = geodesic(metric, start, end, max_steps=1, differentiable=True)
+    g = geodesic(metric, start, end, init="line", max_steps=1, differentiable=True)
     assert (g.status == Status.MAX_STEPS).sum() >= 3
     points = g.curve(torch.linspace(0, 1, 4001, dtype=DTYPE))
     for p in list(net.parameters())[:2]:

@@ -12,6 +12,7 @@ from geolib.riemannian import RiemannianMetric
 _CELLS = 8  # of a lattice, along the line between two points, or up to twice as many
 _DETOUR = 1.5  # nodes lie where the way over them is no longer than this, in latent lengths of the line
 _LATTICES_AT_ONCE = 2**10
+_RELAXED_AT_ONCE = 2**5  # lattices that fit the cache
 _SWEEPS_SEEN = 4  # a search looks for its end after so many
 _SMOOTHINGS = 6  # a lattice has corners that are its own
 _DIRECTIONS = ((1, 0), (0, 1), (1, 1), (1, -1))
@@ -77,7 +78,9 @@ def _over_lattice(metric: RiemannianMetric, start: Tensor, end: Tensor, spacing:
         at = (at[..., 0] * n_side + at[..., 1]).long()  # (B, 4)
         away = nodes.gather(1, at.unsqueeze(-1).expand(-1, -1, 2)) - point.unsqueeze(1)
         first.append(torch.full_like(around, torch.inf).scatter(1, at, _norms(M[number.gather(1, at)], away)))
-    reached, before = _relaxed(torch.stack(first).reshape(2, *half.shape[:3]), half)
+    first = torch.stack(first).reshape(2, *half.shape[:3])
+    parts = zip(first.split(_RELAXED_AT_ONCE, dim=1), half.split(_RELAXED_AT_ONCE), strict=True)
+    reached, before = (torch.cat(x, dim=1) for x in zip(*(_relaxed(*part) for part in parts), strict=True))
     # where the lattice ends a node's neighbours are on its border
     at = torch.arange(n_side, device=z.device)
     row, column = ((at.unsqueeze(-1) + torch.arange(-1, 2, device=z.device)).clamp(0, n_side - 1) for _ in range(2))
@@ -88,6 +91,7 @@ def _over_lattice(metric: RiemannianMetric, start: Tensor, end: Tensor, spacing:
 def _relaxed(distance: Tensor, half: Tensor) -> tuple[Tensor, Tensor]:
     """Distances over lattices ``(2, B, K)`` from those ``(2, B, S, S)`` of the first nodes, and the node before each,
     -1 for none. ``half (B, S, S, 4)`` holds half the length of a step from each node in each direction."""
+    distance = distance.clone()
     n_side = distance.shape[-1]
     number = torch.arange(n_side**2, device=distance.device).reshape(n_side, n_side)
     before = torch.full(distance.shape, -1, device=distance.device)
