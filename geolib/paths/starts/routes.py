@@ -11,7 +11,6 @@ PATH_SEGMENTS = 16
 SMOOTHINGS = 2
 WORTHWHILE = 0.99
 _LONGER = 0.02  # a path that is longer than the shortest one by more, relatively, is none beside it
-_RINGS = 1  # of nodes around one
 _ROUNDED = 1e-9  # nodes of one path have the same detour but for rounding
 WAYS = 2  # paths of a pair, at most
 _APART = 0.05  # of the latent length of a path: how far another one leads away from it
@@ -98,10 +97,10 @@ class Routes:
         less detour than all nodes around: such a node lies in a valley of its own.
         """
         length = self.reached.sum(0)
-        least = length
-        for _ in range(_RINGS):
-            least = least[:, self.neighbours].amin(-1)
-        others = torch.where(length <= least * (1 + _ROUNDED), length, torch.inf)
+        others = length
+        if most > 1:
+            least = length[:, self.neighbours].amin(-1)
+            others = torch.where(length <= least * (1 + _ROUNDED), length, torch.inf)
         rows = sought.nonzero()[:, 0]
         limit = torch.full_like(length[:, 0], torch.finfo(length.dtype).max)
         apart = torch.zeros_like(limit)
@@ -116,8 +115,9 @@ class Routes:
             if k == 0:
                 limit[rows] = (1 + _LONGER) * shortest[found]
                 apart[rows] = _APART * path.diff(dim=1).norm(dim=-1).sum(-1)
-            near = torch.cdist(self.nodes[rows], path).amin(-1) < apart[rows].unsqueeze(-1)
-            others[rows] = others[rows].masked_fill(near, torch.inf)
+            if k + 1 < most:
+                near = torch.cdist(self.nodes[rows], path).amin(-1) < apart[rows].unsqueeze(-1)
+                others[rows] = others[rows].masked_fill(near, torch.inf)
             path = torch.cat([line[rows, :1], path[:, 1:-1].to(line), line[rows, -1:]], dim=1)
             if k == 0:
                 paths[0] = line.index_copy(0, rows, path)
