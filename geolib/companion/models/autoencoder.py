@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from geolib.companion.models.schedule import Phase, Player, TrainingConfig
-from geolib.companion.models.vae import initialised, mlp
+from geolib.companion.models.vae import decoder, initialised, mlp
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,9 @@ class Autoencoder(nn.Module):
     def __init__(self, config: AutoencoderConfig, *, generator: torch.Generator | None = None):
         super().__init__()
         self.config = config
-        inward, outward = [config.data_dim, *config.widths], [config.latent_dim, *reversed(config.widths)]
+        inward = [config.data_dim, *config.widths]
         self.body = nn.Sequential(*mlp(inward, config.activation), nn.Linear(inward[-1], config.latent_dim))
-        self.mean = nn.Sequential(
-            *mlp(outward, config.activation), nn.Linear(outward[-1], config.data_dim), nn.Sigmoid()
-        )
+        self.mean = decoder([config.latent_dim, *reversed(inward)], config.activation)
         initialised(self, generator)
 
     @property

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from geolib.companion.models.schedule import Phase, Player, TrainingConfig
-from geolib.companion.models.vae import initialised, mlp
+from geolib.companion.models.vae import decoder, initialised, mlp
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,9 @@ class GAN(nn.Module):
     def __init__(self, config: GANConfig, *, generator: torch.Generator | None = None):
         super().__init__()
         self.config = config
-        inward, outward = [config.data_dim, *config.widths], [config.latent_dim, *reversed(config.widths)]
+        inward = [config.data_dim, *config.widths]
         self.critic = nn.Sequential(*mlp(inward, config.activation), nn.Linear(inward[-1], 1))
-        self.mean = nn.Sequential(
-            *mlp(outward, config.activation), nn.Linear(outward[-1], config.data_dim), nn.Sigmoid()
-        )
+        self.mean = decoder([config.latent_dim, *reversed(inward)], config.activation)
         initialised(self, generator)
 
     @property

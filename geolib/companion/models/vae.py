@@ -35,12 +35,12 @@ class VAEConfig:
     def parts(self, generator: torch.Generator | None) -> dict[str, nn.Module]:
         """The modules of a ``VAE`` by name. Their initial weights are drawn from ``generator`` where there is one."""
         inward = [self.data_dim, *self.widths]
-        outward = [self.latent_dim, *reversed(self.widths)]
+        outward = [self.latent_dim, *reversed(self.widths), self.data_dim]
         parts = {
             "body": nn.Sequential(*mlp(inward, self.activation)),
             "latent_mean": nn.Linear(inward[-1], self.latent_dim),
             "latent_log_variance": nn.Linear(inward[-1], self.latent_dim),
-            "mean": nn.Sequential(*mlp(outward, self.activation), nn.Linear(outward[-1], self.data_dim), nn.Sigmoid()),
+            "mean": decoder(outward, self.activation),
             # narrow on purpose: a variance head as wide as the mean's learns the training set's noise
             "std": _variance_head(self.latent_dim, self.widths[-1], self.data_dim),
         }
@@ -148,6 +148,11 @@ def mlp(sizes: list[int], activation: str) -> list[nn.Module]:
     for inputs, outputs in itertools.pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
     return layers
+
+
+def decoder(sizes: list[int], activation: str) -> nn.Sequential:
+    """Latents to pixels on [0, 1], by linear layers from each size to the next."""
+    return nn.Sequential(*mlp(sizes[:-1], activation), nn.Linear(*sizes[-2:]), nn.Sigmoid())
 
 
 def initialised(module: nn.Module, generator: torch.Generator | None) -> None:

@@ -1,5 +1,7 @@
 """Single numbers that sum up a map or a sample, for the numbers table."""
 
+import math
+
 import torch
 from scipy import stats
 from torch import Tensor
@@ -34,6 +36,14 @@ def median(values: Tensor) -> float:
 def share(flags: Tensor) -> float:
     """The fraction that is true."""
     return mean(flags)
+
+
+def half_width(values: Tensor) -> Tensor:
+    """Half the width of Student's 95 % interval of the mean of ``values (..., n)``: ``(...)``; NaN for one value."""
+    n = values.shape[-1]
+    if n == 1:
+        return torch.full_like(values[..., 0], math.nan, dtype=torch.float64)
+    return float(stats.t.ppf(0.975, n - 1)) * values.double().std(-1) / math.sqrt(n)
 
 
 def share_interval(count: int, n: int) -> tuple[float, float]:

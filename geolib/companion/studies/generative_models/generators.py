@@ -18,6 +18,7 @@ from geolib.companion.models.grid import LatentGrid
 from geolib.companion.models.vae import VAEConfig
 from geolib.companion.studies.evidence import Claim, number
 from geolib.curves import straight
+from geolib.paths.starts.routes import smoothed_polygon
 
 VAES = ("ramirez_vae", "ramirez_vae_wide", "ramirez_vae_sigmoid")
 DAE, GAN = "ramirez_dae", "ramirez_gan"
@@ -189,13 +190,7 @@ def curves(g: Generator, *, n_pairs: int, seed: int) -> Curves:
 
 def _evenly(points: Tensor) -> Tensor:
     """Polygons ``(n, N + 1, 2)`` at equal steps of latent length."""
-    lengths = torch.cat([points.new_zeros(len(points), 1), points.diff(dim=1).norm(dim=-1).cumsum(-1)], dim=-1)
-    wanted = lengths[:, -1:] * torch.linspace(0, 1, points.shape[1]).to(points)
-    right = torch.searchsorted(lengths, wanted).clamp(1, points.shape[1] - 1)
-    before, after = (lengths.gather(1, i) for i in (right - 1, right))
-    share = ((wanted - before) / (after - before)).nan_to_num(0.0).unsqueeze(-1)
-    below, above = (points.gather(1, i.unsqueeze(-1).expand(-1, -1, 2)) for i in (right - 1, right))
-    return torch.lerp(below, above, share)
+    return smoothed_polygon(points, points.diff(dim=1).norm(dim=-1), points.shape[1] - 1, times=0)
 
 
 @dataclass(frozen=True)

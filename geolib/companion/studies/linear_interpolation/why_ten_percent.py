@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from scipy import stats
 
 from geolib import PullbackMetric, relative_improvement
 from geolib.companion.cache import measurements, progress, store
@@ -136,10 +135,7 @@ class Mean:
 def mean_of(values: list[float]) -> Mean:
     """The mean of independent values and Student's interval."""
     tensor = torch.tensor(values, dtype=torch.float64)
-    if len(values) == 1:
-        return Mean(values[0], math.nan)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * tensor.std()) / math.sqrt(len(values))
-    return Mean(float(tensor.mean()), half)
+    return Mean(float(tensor.mean()), float(summaries.half_width(tensor)))
 
 
 @dataclass(frozen=True)

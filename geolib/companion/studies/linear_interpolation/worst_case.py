@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from geolib import extremal_directions, geodesic
@@ -164,8 +163,5 @@ def inwards(g: Generator, start: Tensor, *, seed: int) -> dict[str, Tensor]:
 
 def _mean_and_interval(values: Tensor) -> Tensor:
     """``(..., 3)``: the mean over the last dimension and Student's 95 % interval."""
-    values = values.double()
-    n = values.shape[-1]
-    mean = values.mean(-1)
-    half = float(stats.t.ppf(0.975, n - 1)) * values.std(-1) / math.sqrt(n)
+    mean, half = values.double().mean(-1), summaries.half_width(values)
     return torch.stack([mean, mean - half, mean + half], dim=-1)

@@ -71,9 +71,8 @@ class SignTest:
     def of(cls, first: Tensor, second: Tensor) -> "SignTest":
         """Of the numbers of changes ``(n,)`` along two paths."""
         difference = (first - second).double()
-        n = len(difference)
         mean = float(difference.mean())
-        half = float(stats.t.ppf(0.975, n - 1) * difference.std() / math.sqrt(n)) if n > 1 else math.nan
+        half = float(summaries.half_width(difference))
         return cls(int((difference < 0).sum()), int((difference > 0).sum()), mean, (mean - half, mean + half))
 
     @property
