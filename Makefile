@@ -51,7 +51,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 5000
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 17_isometry
 ifneq ($(RECIPE),digits)
 NOTEBOOKS := $(filter 01% 02% 03% 04% 05%,$(NOTEBOOKS))
 endif
@@ -67,6 +67,8 @@ FIGURES_08_global_distances := 08_distance_field 08_local_minima
 FIGURES_09_why_ten_percent := 09_staircase
 FIGURES_10_feature_maps   := 10_sequences 10_classes_crossed 10_expectation 10_vgg
 FIGURES_11_generators     := 11_maps 11_spreads 11_geodesics
+FIGURES_12_fashion        := 12_surfaces 12_latent_space 12_variances 12_geodesic 12_extremes 12_walks 12_flatness
+FIGURES_17_isometry       := 17_maps 17_strengths
 
 SOURCES := $(shell find geolib -name '*.py' | sort)
 outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGURES)/$(figure).$(suffix)))

@@ -19,7 +19,7 @@ import yaml
 from geolib.companion.data import datasets
 from geolib.companion.models import generators, training
 from geolib.companion.models.generators import Generator
-from geolib.companion.models.vae import VAE, VAEConfig
+from geolib.companion.models.networks.vae import VAE, VAEConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -53,6 +53,9 @@ TINY = {
     "n_draws": 16,
     "n_trainings": 1,
     "n_geodesics": 3,
+    "n_walk_steps": 20,
+    "n_joined": 2,
+    "n_lines": 3,
     "vary": False,
 }
 

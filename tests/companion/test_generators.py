@@ -7,12 +7,13 @@ import torch
 from project import bundled, interrupted_training
 from torch import nn
 
-from geolib.companion.models import autoencoder, gan, generators, training
-from geolib.companion.models.autoencoder import Autoencoder, AutoencoderConfig
-from geolib.companion.models.gan import GAN, GANConfig
+from geolib.companion.models import generators, training
+from geolib.companion.models.networks import autoencoder, gan
+from geolib.companion.models.networks.autoencoder import Autoencoder, AutoencoderConfig
+from geolib.companion.models.networks.gan import GAN, GANConfig
+from geolib.companion.models.networks.schedule import ConstantTraining
+from geolib.companion.models.networks.vae import VAE, VAEConfig
 from geolib.companion.models.recipes import MeanRecipe, recipe
-from geolib.companion.models.schedule import ConstantTraining
-from geolib.companion.models.vae import VAE, VAEConfig
 
 BRIEF = ConstantTraining(epochs=3, variance_epochs=1, batch_size=64, seed=2)
 SMALL = {Autoencoder: AutoencoderConfig(widths=(24, 12)), GAN: GANConfig(widths=(24, 12))}

@@ -14,9 +14,16 @@ from torch import nn
 
 from geolib import PullbackMetric, jacobian
 from geolib.companion.data import datasets
-from geolib.companion.models import generators, michelis_becker, recipes, schedule, training
+from geolib.companion.models import generators, michelis_becker, recipes, training
+from geolib.companion.models.networks import schedule
+from geolib.companion.models.networks.vae import (
+    VAE,
+    ConvolutionalVAEConfig,
+    convolutional_decoder,
+    folded,
+    n_parameters,
+)
 from geolib.companion.models.recipes import recipe
-from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, convolutional_decoder, folded, n_parameters
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from project import ROOT, bundled, interrupted_training, stop_in_epoch
 from torch import nn
 
 from geolib.companion.cache import progress
-from geolib.companion.models import schedule, training, weights
-from geolib.companion.models import vae as models
+from geolib.companion.models import training, weights
+from geolib.companion.models.networks import schedule
+from geolib.companion.models.networks import vae as models
+from geolib.companion.models.networks.vae import VAE, VAEConfig
 from geolib.companion.models.recipes import recipe
-from geolib.companion.models.vae import VAE, VAEConfig
 
 CONFIG = VAEConfig(widths=(24, 12))
 RECIPE = schedule.TrainingConfig(epochs=6, variance_epochs=5, batch_size=64, seed=3)  # checkpoints after 1, 5, 10

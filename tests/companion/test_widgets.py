@@ -12,7 +12,7 @@ from project import bundled
 from geolib.companion.figures import plots
 from geolib.companion.interface import widgets
 from geolib.companion.models import generators
-from geolib.companion.models.vae import VAE, VAEConfig
+from geolib.companion.models.networks.vae import VAE, VAEConfig
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
 

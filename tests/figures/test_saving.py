@@ -18,9 +18,9 @@ from geolib.companion.data import moons
 from geolib.companion.figures import plots, provenance, saving, style
 from geolib.companion.figures.provenance import Run, begin
 from geolib.companion.models import recipes
+from geolib.companion.models.networks.schedule import TrainingConfig
+from geolib.companion.models.networks.vae import VAEConfig
 from geolib.companion.models.recipes import Recipe
-from geolib.companion.models.schedule import TrainingConfig
-from geolib.companion.models.vae import VAEConfig
 from geolib.companion.studies import evidence
 from geolib.companion.studies.evidence import Claim, Verdict
 

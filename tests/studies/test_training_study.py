@@ -11,9 +11,9 @@ from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import training as panels
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.models.grid import LatentGrid
+from geolib.companion.models.networks.vae import VAE, VAEConfig, n_parameters
 from geolib.companion.models.recipes import recipe
 from geolib.companion.models.training import TrainedVAE
-from geolib.companion.models.vae import VAE, VAEConfig, n_parameters
 from geolib.companion.studies.linear_interpolation import training as study
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]

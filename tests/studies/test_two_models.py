@@ -16,7 +16,7 @@ from geolib.companion.figures.linear_interpolation import two_models as panels
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.models import generators
 from geolib.companion.models.features import fit_logistic
-from geolib.companion.models.vae import VAE, VAEConfig
+from geolib.companion.models.networks.vae import VAE, VAEConfig
 from geolib.companion.studies.linear_interpolation import rankings
 from geolib.companion.studies.linear_interpolation import two_models as study
 from geolib.evaluation import ModelComparison

@@ -1,17 +1,15 @@
 """Two moons: two half circles with noise, as a data set like any other."""
 
-import hashlib
-
 import torch
 from sklearn.datasets import make_moons
 
 from geolib.companion.data.datasets import ImageData
+from geolib.companion.data.synthetic import as_images
 
 NOISE = 0.1
 """standard deviation of the points about their half circles, whose radius is 1"""
 _CENTRE = (0.5, 0.25)  # of the two half circles together
 SCALE = 0.25  # the moons, 3 by 1.5 without noise, to fit the unit square that the decoder's sigmoid can reach
-_TEST_EVERY = 5
 
 
 def load(n: int = 1000, *, seed: int = 0) -> ImageData:
@@ -37,18 +35,4 @@ def load(n: int = 1000, *, seed: int = 0) -> ImageData:
     points, labels = make_moons(n, shuffle=False, noise=NOISE, random_state=seed)
     points = torch.from_numpy((points - _CENTRE) * SCALE + 0.5).float()
     labels = torch.from_numpy(labels).long()
-    total = hashlib.sha256(points.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-    test = torch.arange(n) % _TEST_EVERY == _TEST_EVERY // 2
-    return ImageData(
-        name="two_moons",
-        train_images=points[~test],
-        train_labels=labels[~test],
-        test_images=points[test],
-        test_labels=labels[test],
-        classes=(0, 1),
-        source="synthetic",
-        verified=True,  # made here: there is nothing published that they could differ from
-        checksums={"sklearn.datasets.make_moons": total},
-        notice="",
-        shape=(1, 2),
-    )
+    return as_images("two_moons", "sklearn.datasets.make_moons", points, labels)

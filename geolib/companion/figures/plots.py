@@ -159,6 +159,15 @@ def image_grid(axes: Axes, images: Tensor, *, columns: int, shape: tuple[int, in
     sns.despine(ax=axes, left=True, bottom=True)
 
 
+def decoded_grid(axes: Axes, grid: LatentGrid, mean: Callable[[Tensor], Tensor]) -> None:
+    """The decoded images at the points of a grid, each where its latent is."""
+    with torch.no_grad():
+        # the first row of a picture is its top, that of a grid its bottom
+        image_grid(axes, mean(grid.points.flip(0).reshape(-1, 2)), columns=len(grid.x))
+    axes.images[0].set_extent(grid.extent)
+    latent_axes(axes)
+
+
 def log_sigma(std: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
     r"""The logarithm of the summed standard deviation, :math:`\log \sum_j \sigma_j(z)`, at ``points (..., d)``."""
     with torch.no_grad():

@@ -9,9 +9,9 @@ from torch import Tensor
 from geolib import PullbackMetric, RBFPrecision, fit_rbf_precision
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import michelis_becker
-from geolib.companion.models.autoencoder import Autoencoder
-from geolib.companion.models.gan import GAN
-from geolib.companion.models.vae import VAE
+from geolib.companion.models.networks.autoencoder import Autoencoder
+from geolib.companion.models.networks.gan import GAN
+from geolib.companion.models.networks.vae import VAE
 
 # Pixels that are black in every image have no error at all; a floor of 2.5 grey levels keeps their precision finite.
 VARIANCE_FLOOR = 0.01**2
@@ -20,6 +20,8 @@ PRESENT = 0.01
 _COMPARED, _COMPARED_WITH = 1000, 5000  # images made, and real ones
 FITS = ("convex", "adam")
 """how the RBF variance is fitted: as this project does, or as the code of Michelis & Becker 2021 does"""
+TARGETS = ("errors", "network")
+"""what it is fitted to: the mean's squared errors at the data, or the decoder's own variance there"""
 
 
 @dataclass(frozen=True)
@@ -56,14 +58,16 @@ def generator(
     zeta: float = 1e-3,
     seed: int = 0,
     fit: str = "convex",
+    target: str = "errors",
 ) -> Generator:
     """Encode the data with the model's own encoder, fit the RBF variance to it, and put the metric together.
 
     Raises:
-        ValueError: where ``fit`` is none of ``FITS``, and as the fits.
+        ValueError: where ``fit`` is none of ``FITS``, ``target`` none of ``TARGETS``, and as the fits.
     """
-    if fit not in FITS:
-        raise ValueError(f"fit: got {fit!r}, expected one of {', '.join(map(repr, FITS))}")
+    for name, value, known in (("fit", fit, FITS), ("target", target, TARGETS)):
+        if value not in known:
+            raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}")
     device = next(vae.parameters()).device
     images = data.train_images.to(device)
     latents = vae.encode(images)
@@ -73,7 +77,9 @@ def generator(
         errors = variance_target(vae, images[few], latents[few], floor=0.0)
         rbf = michelis_becker.fit_precision(latents[few], errors, **settings)
     else:
-        rbf = fit_rbf_precision(latents, variance_target(vae, images, latents), **settings)
+        with torch.no_grad():
+            variance = vae.std(latents).square() if target == "network" else variance_target(vae, images, latents)
+        rbf = fit_rbf_precision(latents, variance, **settings)
     metric = PullbackMetric(vae.mean, rbf)
     return Generator(data, vae, rbf, metric, latents, vae.encode(data.test_images.to(device)), data.test_labels)
 

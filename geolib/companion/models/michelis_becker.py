@@ -11,7 +11,7 @@ from geolib import PullbackMetric, RBFPrecision
 from geolib.companion.cache import store
 from geolib.companion.data.download import fetch
 from geolib.companion.models import weights
-from geolib.companion.models.vae import convolutional_decoder, folded
+from geolib.companion.models.networks.vae import convolutional_decoder, folded
 
 PRECISION = 4.0
 """precisions on [0, 1] over those on [-1, 1], the units of their code"""

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from geolib.companion.cache import progress, store
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import weights
-from geolib.companion.models.schedule import Phase, TrainingConfig
-from geolib.companion.models.vae import VAE, ConvolutionalVAEConfig, VAEConfig
+from geolib.companion.models.networks.isometric import IsometricConfig, IsometricVAE
+from geolib.companion.models.networks.learned_variance import LearnedVarianceConfig, LearnedVarianceVAE
+from geolib.companion.models.networks.schedule import Phase, TrainingConfig
+from geolib.companion.models.networks.vae import VAE, ConvolutionalVAEConfig, VAEConfig
+
+AnyVAEConfig = VAEConfig | ConvolutionalVAEConfig | LearnedVarianceConfig
+_KINDS = {LearnedVarianceConfig: LearnedVarianceVAE, IsometricConfig: IsometricVAE}  # others are plain VAEs
 
 _RECIPE = 1  # counts changes of this file that change the weights, so that older caches are not taken for these
 _VALIDATION_SHARE = 0.1
@@ -31,7 +36,7 @@ class TrainedVAE:
 
 def trained_vae(
     data: ImageData,
-    config: VAEConfig | ConvolutionalVAEConfig,
+    config: AnyVAEConfig,
     training: TrainingConfig,
     *,
     device: torch.device | str = "cpu",
@@ -42,7 +47,8 @@ def trained_vae(
     A tenth of the training images is held out for the validation curve; the test images are not used. A training
     that was killed goes on from its last checkpoint and ends with the weights it would have had.
     """
-    model, history, path = trained_model(VAE, data, config, training, device=device, label=label)
+    kind = _KINDS.get(type(config), VAE)
+    model, history, path = trained_model(kind, data, config, training, device=device, label=label)
     return TrainedVAE(model, history, path)
 
 
@@ -136,17 +142,21 @@ class _Run:
         for optimizer in optimizers:
             for group in optimizer.param_groups:  # a function of the epoch alone
                 group["lr"] = self.training.rate(epoch, phase.epochs)
+        if phase.before_epoch is not None:
+            phase.before_epoch(self.model, epoch, phase.epochs)
         self.model.train(phase.norms_follow)
         total = torch.zeros((), device=self.device)
-        for batch in torch.randperm(len(self.images), generator=self.generator).split(self.training.batch_size):
-            images = self.images[batch.to(self.device)]
-            for player, optimizer in zip(phase.players, optimizers, strict=True):
-                loss = player.loss(self.model, images, self._noise(len(batch)))
-                optimizer.zero_grad(set_to_none=True)
-                loss.mean().backward()
-                optimizer.step()
-            total += loss.detach().sum()
-        mean = float(total) / len(self.images)
+        passes = self.training.passes(len(self.images))
+        for _ in range(passes):
+            for batch in torch.randperm(len(self.images), generator=self.generator).split(self.training.batch_size):
+                images = self.images[batch.to(self.device)]
+                for player, optimizer in zip(phase.players, optimizers, strict=True):
+                    loss = player.loss(self.model, images, self._noise(len(batch)))
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.mean().backward()
+                    optimizer.step()
+                total += loss.detach().sum()
+        mean = float(total) / (passes * len(self.images))
         if not torch.isfinite(torch.tensor(mean)):
             raise ValueError(
                 f"training: the loss is {mean} in epoch {epoch + 1} of phase {phase.name!r}; lower learning_rate"

@@ -42,30 +42,6 @@ def test_percentiles_of_values_of_which_some_are_infinite():
     assert Spread.of(torch.full((10,), math.inf)).low == math.inf
 
 
-def test_off_the_data_is_farther_than_nearly_all_test_latents_are():
-    train = torch.stack([torch.linspace(0, 1, 101), torch.zeros(101)], dim=-1)
-    test = train[:100] + torch.tensor([0.0, 0.01])
-    off = study.OffTheData(train, test)
-    assert off.limit == pytest.approx(0.01, rel=1e-4)
-    asked = torch.tensor([[0.5, 0.009], [0.5, 0.011], [1.02, 0.0], [1.005, 0.0]])
-    assert off(asked).tolist() == [False, True, True, False]
-    assert off(asked.reshape(2, 2, 2)).shape == (2, 2)
-
-
-def test_the_share_of_length_off_the_data():
-    train = torch.cartesian_prod(torch.linspace(-1, 1, 81), torch.linspace(-1, 1, 81))
-    off = study.OffTheData(train, train + 0.012)
-    # one half of the way lies inside the square; points crowd there, which the share must not see
-    x = torch.cat([torch.linspace(0, 1, 200)[:-1], torch.linspace(1, 2, 58)])
-    crowded = torch.stack([x, torch.zeros_like(x)], dim=-1)[None]
-    even = study._evenly(crowded)
-    assert even.shape == crowded.shape
-    steps = even.diff(dim=1).norm(dim=-1)
-    torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-3, atol=0)
-    curves = study.Curves(None, off, even, even, even)
-    assert float(curves.shares(even)) == pytest.approx(0.5, abs=0.02)
-
-
 def landscapes(**kappas):
     """Landscapes of constant log det 0 at the data and -1 off it, with these medians of the condition number."""
     grid = LatentGrid(torch.arange(10.0), torch.arange(10.0))
@@ -85,7 +61,7 @@ def landscapes(**kappas):
 
 def generators(shares=(0.1, 0.3, 0.1), **kappas):
     parts = dict(zip(("line", "without", "with_sigma"), (torch.tensor([s]) for s in shares), strict=True))
-    curves = SimpleNamespace(**parts, shares=lambda share: share)
+    curves = SimpleNamespace(**parts, off=SimpleNamespace(shares=lambda share: share))
     return Generators(landscapes(**kappas), curves, [])
 
 

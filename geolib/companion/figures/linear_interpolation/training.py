@@ -31,9 +31,7 @@ def latent_space(found: Training, *, side: int = 12) -> Figure:
     figure, axes = plots.new_figure(style.PAGE, 3.4, columns=2)
     grid = LatentGrid.around(found.latents, resolution=side, margin=0)
     plots.scatter_classes(axes[0], found.latents, found.labels, size=3)
-    # the first row of a picture is its top, that of a grid its bottom
-    plots.image_grid(axes[1], found.vae.mean(grid.points.flip(0).reshape(-1, 2)), columns=side)
-    axes[1].images[0].set_extent(grid.extent)
+    plots.decoded_grid(axes[1], grid, found.vae.mean)
     for panel, title in zip(axes, ("encoded test digits", "decoded mean"), strict=True):
         plots.latent_axes(panel)
         panel.set(xlim=grid.extent[:2], ylim=grid.extent[2:], title=title)

@@ -5,20 +5,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from geolib import PullbackMetric, condition_number, geodesic, magnification_factor
 from geolib.companion.cache import progress
 from geolib.companion.models import generators
-from geolib.companion.models.autoencoder import AutoencoderConfig
-from geolib.companion.models.gan import GANConfig
 from geolib.companion.models.generators import Generator, MeanGenerator
 from geolib.companion.models.grid import LatentGrid
-from geolib.companion.models.vae import VAEConfig
+from geolib.companion.models.networks.autoencoder import AutoencoderConfig
+from geolib.companion.models.networks.gan import GANConfig
+from geolib.companion.models.networks.vae import VAEConfig
 from geolib.companion.studies.evidence import Claim, number
+from geolib.companion.studies.generative_models.support import OffTheData, evenly
 from geolib.curves import straight
-from geolib.paths.starts.routes import smoothed_polygon
 
 VAES = ("ramirez_vae", "ramirez_vae_wide", "ramirez_vae_sigmoid")
 DAE, GAN = "ramirez_dae", "ramirez_gan"
@@ -27,7 +26,6 @@ MODELS = (*VAES, DAE, GAN)
 WELL = 10  # the condition number of the Jacobian up to which we call it well conditioned
 ALIKE = 2  # the ratio of medians up to which we say that the architecture matters little
 LEAVES = 0.05  # share of length, by which more of it lies off the data
-OFF = 0.99  # quantile of the test latents' distance to the nearest training latent, beyond which we say "off the data"
 _CURVE_POINTS = 256
 # what the paper leaves open, chosen otherwise
 VARIANTS = {
@@ -129,22 +127,6 @@ class Landscape:
         }
 
 
-class OffTheData:
-    """Tells which latents are farther from the training latents than nearly all test latents are."""
-
-    def __init__(self, train_latents: Tensor, test_latents: Tensor):
-        self._tree = KDTree(train_latents.double().cpu().numpy())
-        self.limit = float(self._distance(test_latents).quantile(OFF))
-
-    def _distance(self, z: Tensor) -> Tensor:
-        flat = z.detach().double().cpu()
-        return torch.from_numpy(self._tree.query(flat.reshape(-1, z.shape[-1]).numpy())[0]).reshape(z.shape[:-1])
-
-    def __call__(self, z: Tensor) -> Tensor:
-        """Which of ``z (..., d)`` are off the data ``(...)``, on the CPU."""
-        return self._distance(z) > self.limit
-
-
 def landscape(label: str, g: MeanGenerator, *, resolution: int) -> Landscape:
     """The Jacobian's determinant and condition number on a map around the data and at the data, in double precision."""
     exact = generators.mean_in_double(g)
@@ -173,10 +155,6 @@ class Curves:
     with_sigma: Tensor
     """(n, points, 2)"""
 
-    def shares(self, points: Tensor) -> Tensor:
-        """The share of each curve's latent length off the data ``(n,)``."""
-        return self.off((points[:, 1:] + points[:, :-1]) / 2).double().mean(-1)
-
 
 def curves(g: Generator, *, n_pairs: int, seed: int) -> Curves:
     """Geodesics of the decoder's mean alone and of mean and RBF variance, between ``n_pairs`` pairs of test images."""
@@ -185,12 +163,7 @@ def curves(g: Generator, *, n_pairs: int, seed: int) -> Curves:
     t = torch.linspace(0, 1, _CURVE_POINTS + 1).to(start)
     found = [geodesic(metric, start, end).curve(t) for metric in (PullbackMetric(g.vae.mean), g.metric)]
     off = OffTheData(g.train_latents, g.test_latents)
-    return Curves(g, off, straight(start, end, _CURVE_POINTS), *(_evenly(points) for points in found))
-
-
-def _evenly(points: Tensor) -> Tensor:
-    """Polygons ``(n, N + 1, 2)`` at equal steps of latent length."""
-    return smoothed_polygon(points, points.diff(dim=1).norm(dim=-1), points.shape[1] - 1, times=0)
+    return Curves(g, off, straight(start, end, _CURVE_POINTS), *(evenly(points) for points in found))
 
 
 @dataclass(frozen=True)
@@ -217,7 +190,8 @@ class Generators:
     def shares(self) -> dict[str, Tensor]:
         """The share of length off the data of every curve, ``(n,)``."""
         c = self.curves
-        return {"line": c.shares(c.line), "without sigma": c.shares(c.without), "with sigma": c.shares(c.with_sigma)}
+        shown = {"line": c.line, "without sigma": c.without, "with sigma": c.with_sigma}
+        return {label: c.off.shares(points) for label, points in shown.items()}
 
     @property
     def numbers(self) -> list[dict[str, Any]]:

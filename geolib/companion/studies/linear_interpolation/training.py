@@ -8,9 +8,9 @@ from torch import Tensor
 
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import michelis_becker
+from geolib.companion.models.networks.vae import VAE, n_parameters
 from geolib.companion.models.recipes import FEW, Recipe
 from geolib.companion.models.training import TrainedVAE, final_validation
-from geolib.companion.models.vae import VAE, n_parameters
 from geolib.companion.studies import summaries
 from geolib.companion.studies.evidence import number
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import fusion, parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from geolib.companion.models.schedule import Phase, Player, TrainingConfig
+from geolib.companion.models.networks.schedule import Phase, Player, TrainingConfig
 
 # smooth: the metric's derivatives exist everywhere, which the geodesic equation asks for
 ACTIVATIONS = {"tanh": nn.Tanh, "sigmoid": nn.Sigmoid}

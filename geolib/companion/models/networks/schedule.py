@@ -27,6 +27,8 @@ class Phase:
     """the loss of the last one is what the history tells"""
     norms_follow: bool = True
     """whether batch norm follows the batches"""
+    before_epoch: Callable[[nn.Module, int, int], None] | None = None
+    """called with the model, the number of an epoch, from 0, and that of all, before each epoch"""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class TrainingConfig:
     batch_size: int = 128
     learning_rate: float = 1e-3
     seed: int = 0
+
+    def passes(self, n_images: int) -> int:
+        """How many times an epoch goes through so many images."""
+        return 1
 
     def __post_init__(self) -> None:
         for name in ("epochs", "variance_epochs", "batch_size"):
@@ -81,6 +87,23 @@ class ConstantTraining(TrainingConfig):
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam with these averages."""
         return torch.optim.Adam(parameters, lr=self.learning_rate, betas=self.betas, fused=True)
+
+    def rate(self, epoch: int, epochs: int) -> float:
+        """The learning rate of an epoch."""
+        return self.learning_rate
+
+
+@dataclass(frozen=True)
+class FilledTraining(TrainingConfig):
+    """Training at a constant learning rate by epochs that all have about the same number of images."""
+
+    learning_rate: float = 8e-5
+    images_per_epoch: int = 1
+    """an epoch goes several times through fewer images than that"""
+
+    def passes(self, n_images: int) -> int:
+        """How many times an epoch goes through so many images."""
+        return max(1, round(self.images_per_epoch / n_images))
 
     def rate(self, epoch: int, epochs: int) -> float:
         """The learning rate of an epoch."""

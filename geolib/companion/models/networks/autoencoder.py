@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from geolib.companion.models.schedule import Phase, Player, TrainingConfig
-from geolib.companion.models.vae import decoder, initialised, mlp
+from geolib.companion.models.networks.schedule import Phase, Player, TrainingConfig
+from geolib.companion.models.networks.vae import decoder, initialised, mlp
 
 
 @dataclass(frozen=True)

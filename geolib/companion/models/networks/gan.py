@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from geolib.companion.models.schedule import Phase, Player, TrainingConfig
-from geolib.companion.models.vae import decoder, initialised, mlp
+from geolib.companion.models.networks.schedule import Phase, Player, TrainingConfig
+from geolib.companion.models.networks.vae import decoder, initialised, mlp
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Generative models as plain modules, and how each of them is trained."""
