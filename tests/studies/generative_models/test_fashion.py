@@ -127,8 +127,8 @@ def test_roughness_of_curves_that_are_known():
     assert float(curves.roughness(torch.stack([jump, torch.zeros_like(t)], dim=-1)[None])) > 10
 
 
-def decided(found, **values):
-    curves = found.curves
+def decided(found, *, n_converged=2, **values):
+    curves = dataclasses.replace(found.curves, n_converged=dict.fromkeys((CHOSEN, WIDE, MANY), n_converged))
     fixed = type("Fixed", (type(curves),), values)
     return [c["verdict"] for c in fixed(**{f.name: getattr(curves, f.name) for f in dataclasses.fields(curves)}).claims]
 
@@ -138,6 +138,7 @@ def test_what_decides_the_claims_about_curves(found):
     yes = torch.tensor([True] * 9)
     good = {"smoother": yes, "more_off": lambda self, setting: more}
     assert set(decided(found, **good)) == {str(Verdict.SUPPORTED)}
+    assert set(decided(found, n_converged=1, **good)) == {str(Verdict.NOT_TESTABLE)}
     half = torch.tensor([True, False] * 4)
     assert decided(found, **{**good, "smoother": half})[0] == str(Verdict.CONTRADICTED)
     for setting, place in ((WIDE, 1), (MANY, 2)):

@@ -108,7 +108,7 @@ def geodesic(found: Fashion) -> Figure:
     curves = found.curves
     drawn = {
         "straight line": (curves.line, LINE, "--"),
-        "geodesic": (curves.geodesics[CHOSEN], GEODESIC, "-"),
+        "shortest curve": (curves.geodesics[CHOSEN], GEODESIC, "-"),
         "path over the graph": (curves.graph, OTHER, ":"),
     }
     for panel, variance in zip(axes[0], (RBF, NETWORK), strict=True):
@@ -124,9 +124,9 @@ def geodesic(found: Fashion) -> Figure:
     for panel in axes[1]:
         panel.remove()
     strips = figure.add_subplot(grid[1, :])
-    images = torch.cat([curves.images(drawn[kind][0][:1])[0] for kind in ("geodesic", "straight line")])
+    images = torch.cat([curves.images(drawn[kind][0][:1])[0] for kind in ("shortest curve", "straight line")])
     plots.image_grid(strips, images, columns=N_IMAGES)
-    strips.set_yticks([_SIDE / 2, 1.5 * _SIDE], ["geodesic", "straight line"])
+    strips.set_yticks([_SIDE / 2, 1.5 * _SIDE], ["shortest curve", "straight line"])
     strips.tick_params(length=0)
     return figure
 
