@@ -20,20 +20,24 @@ def linear(J):
     """A decoder with this Jacobian everywhere."""
     layer = nn.Linear(2, len(J), bias=False)
     layer.weight = nn.Parameter(torch.tensor(J).float(), requires_grad=False)
-    return SimpleNamespace(mean=layer)
+    return SimpleNamespace(mean=layer, encode=lambda x: x[:, :2], parameters=layer.parameters)
 
 
 def test_a_jacobian_that_is_known(generator):
     latents = torch.randn(50, 2, generator=generator)
     # singular values 6 and 2, in turned coordinates of the output
     J = [[0.0, 2.0], [6 * math.cos(0.3), 0.0], [6 * math.sin(0.3), 0.0]]
-    g = MeanGenerator(None, linear(J), latents, latents, 7, 2)
+    images = torch.randn(50, 3, generator=generator)
+    data = SimpleNamespace(train_images=images, test_images=images)
+    g = MeanGenerator(data, linear(J), latents, latents, 7, 2)
     found = study.landscape("linear", g, resolution=9)
     assert (found.label, found.n_classes, found.n_collapsed) == ("linear", 7, 2)
     for log_det, kappa in ((found.log_det, found.kappa), (found.log_det_at_data, found.kappa_at_data)):
         torch.testing.assert_close(log_det, torch.full_like(log_det, math.log(144)), rtol=1e-6, atol=0)
         torch.testing.assert_close(kappa, torch.full_like(kappa, 3.0), rtol=1e-6, atol=0)
     assert found.log_det.shape == found.off.shape == (9, 9)
+    assert found.error_ratio > 1
+    assert 0.5 < found.told_apart <= 1
 
 
 def test_percentiles_of_values_of_which_some_are_infinite():
@@ -54,7 +58,20 @@ def landscapes(**kappas):
         log_det = torch.where(off, -1.0, 0.0)
         log_det[0] -= kappas.get(f"{name}_span", 0.0)
         out[name] = [
-            Landscape(name, torch.zeros(3, 2), grid, off, log_det, kappa, torch.zeros(9), torch.full((9,), 1.5), 0, 8)
+            Landscape(
+                name,
+                torch.zeros(3, 2),
+                grid,
+                off,
+                log_det,
+                kappa,
+                torch.zeros(9),
+                torch.full((9,), 1.5),
+                0,
+                8,
+                0.9,
+                0.7,
+            )
         ]
     return out
 
@@ -105,6 +122,12 @@ def test_a_metric_that_is_high_off_the_data_contradicts():
         one.log_det.neg_()
     assert verdicts(found)["the metric i"] == str(Verdict.CONTRADICTED)
     assert "0 of the 3" in found.away
+
+
+def test_every_model_is_compared_with_its_data():
+    rows = {row["quantity"]: row["value"] for row in generators().numbers}
+    assert sum("principal components" in quantity for quantity in rows) == len(MODELS) - 1  # the GAN has no encoder
+    assert [value for quantity, value in rows.items() if "nearest neighbour" in quantity] == [70.0] * len(MODELS)
 
 
 def test_numbers_are_medians_over_seeds():

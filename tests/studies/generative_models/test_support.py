@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geolib.companion.studies.generative_models.support import OffTheData, evenly
+from geolib.companion.studies.generative_models.support import OffTheData, evenly, told_apart
 
 pytestmark = pytest.mark.smoke
 
@@ -29,3 +29,10 @@ def test_the_share_of_length_off_the_data():
     steps = even.diff(dim=1).norm(dim=-1)
     torch.testing.assert_close(steps, steps.mean().expand_as(steps), rtol=1e-3, atol=0)
     assert float(off.shares(even)) == pytest.approx(0.5, abs=0.02)
+
+
+def test_what_can_and_what_cannot_be_told_apart(generator):
+    a, b = torch.randn(2, 400, 5, generator=generator)
+    assert told_apart(a, b) == pytest.approx(0.5, abs=0.06)
+    assert told_apart(a, b + 50) == 1
+    assert told_apart(a, a.clone()) == 0  # each has its copy among the others

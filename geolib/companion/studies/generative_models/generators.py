@@ -13,10 +13,16 @@ from geolib.companion.models import generators
 from geolib.companion.models.generators import Generator, MeanGenerator
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.models.networks.autoencoder import AutoencoderConfig
+from geolib.companion.models.networks.gan import GAN as GANModel
 from geolib.companion.models.networks.gan import GANConfig
 from geolib.companion.models.networks.vae import VAEConfig
 from geolib.companion.studies.evidence import Claim, number
-from geolib.companion.studies.generative_models.support import OffTheData, evenly
+from geolib.companion.studies.generative_models.support import (
+    OffTheData,
+    evenly,
+    reconstruction_over_principal_components,
+    told_apart,
+)
 from geolib.curves import straight
 
 VAES = ("ramirez_vae", "ramirez_vae_wide", "ramirez_vae_sigmoid")
@@ -27,6 +33,7 @@ WELL = 10  # the condition number of the Jacobian up to which we call it well co
 ALIKE = 2  # the ratio of medians up to which we say that the architecture matters little
 LEAVES = 0.05  # share of length, by which more of it lies off the data
 _CURVE_POINTS = 256
+_COMPARED = 1000  # images made, and real ones
 # what the paper leaves open, chosen otherwise
 VARIANTS = {
     "VAE 128-32 sigmoid with an output variance of 0.5": (VAES[2], VAEConfig(widths=(128, 32), activation="sigmoid")),
@@ -113,6 +120,10 @@ class Landscape:
     """trainings that collapsed before this one"""
     n_classes: int
     """classes among what it generates"""
+    error_ratio: float
+    """squared error on test images over that of two principal components; NaN where there is no encoder"""
+    told_apart: float
+    """share of images, made and real, whose nearest neighbour is of their kind"""
 
     @property
     def spreads(self) -> dict[tuple[str, str], Spread]:
@@ -134,7 +145,11 @@ def landscape(label: str, g: MeanGenerator, *, resolution: int) -> Landscape:
     grid = LatentGrid.around(latents, resolution=resolution)
     off = OffTheData(g.train_latents, g.test_latents)(grid.points)
     found = [_log_det_and_kappa(exact, z) for z in (grid.points, latents)]
-    return Landscape(label, latents.cpu(), grid, off, *found[0], *found[1], g.n_collapsed, g.n_classes)
+    ratio = math.nan if isinstance(g.model, GANModel) else reconstruction_over_principal_components(g.data, g.model)
+    with torch.no_grad():
+        made = g.model.mean(g.test_latents[:_COMPARED])
+    apart = told_apart(made, g.data.test_images[:_COMPARED].to(made.device))
+    return Landscape(label, latents.cpu(), grid, off, *found[0], *found[1], g.n_collapsed, g.n_classes, ratio, apart)
 
 
 def _log_det_and_kappa(metric: PullbackMetric, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,6 +219,13 @@ class Generators:
                     note = f"5th to 95th percentile {_shown(s.low)} to {_shown(s.high)}{self._over_seeds(name)}"
                     label = f"{self.first(name).label}: median {quantity} {where}"
                     rows.append(number(f"RA-{k + 1}", label, s.median, note=note))
+            first = self.first(name)
+            error = "squared error on test images over that of 2 principal components"
+            if name != GAN:
+                rows.append(number(f"RA-{k + 1}", f"{first.label}: {error}", first.error_ratio))
+            told = f"{first.label}: images made and real whose nearest neighbour is of their kind"
+            note = "50 % where they cannot be told apart"
+            rows.append(number(f"RA-{k + 1}", told, 100 * first.told_apart, unit="%", note=note))
         gan = self.first(GAN)
         note = f"of {gan.n_classes} of 10 classes at least {100 * generators.PRESENT:.0f} % among its images"
         rows.append(number("RA-5", "trainings of the GAN that collapsed", gan.n_collapsed, note=note))

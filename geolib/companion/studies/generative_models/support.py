@@ -46,6 +46,20 @@ def evenly(points: Tensor) -> Tensor:
     return smoothed_polygon(points, points.diff(dim=1).norm(dim=-1), points.shape[1] - 1, times=0)
 
 
+def told_apart(made: Tensor, real: Tensor) -> float:
+    """How often an image's nearest neighbour among all others, made ``(n, D)`` and real ``(n, D)``, is of its own kind.
+
+    About a half where the two cannot be told apart, 1 where they are apart.
+
+    Source:
+        Lopez-Paz & Oquab 2017, with the nearest neighbour as classifier.
+    """
+    both = torch.cat([made, real])
+    kind = torch.arange(len(both), device=both.device) < len(made)
+    nearest = torch.cdist(both, both).fill_diagonal_(torch.inf).argmin(1)
+    return float((kind[nearest] == kind).double().mean())
+
+
 @torch.no_grad()
 def reconstruction_over_principal_components(data: ImageData, model: VAE | Autoencoder) -> float:
     """The squared error of decoded test images over that of as many principal components as there are latents.
@@ -56,7 +70,9 @@ def reconstruction_over_principal_components(data: ImageData, model: VAE | Autoe
     train, test = (x.to(device) for x in (data.train_images, data.test_images))
     latents = model.encode(test)
     centre = train.mean(0)
-    *_, components = torch.pca_lowrank(train - centre, q=latents.shape[-1] + 8, center=False, niter=8)
+    *_, components = torch.pca_lowrank(
+        train - centre, q=min(latents.shape[-1] + 8, *train.shape), center=False, niter=8
+    )
     components = components[:, : latents.shape[-1]]
     kept = centre + (test - centre) @ components @ components.T
     errors = [(test - x).double().square().sum() for x in (model.mean(latents), kept)]
