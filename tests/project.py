@@ -54,8 +54,8 @@ TINY = {
     "n_trainings": 1,
     "n_geodesics": 3,
     "n_walk_steps": 20,
-    "n_joined": 2,
-    "n_lines": 3,
+    "n_joined": 1,
+    "n_lines": 2,
     "vary": False,
 }
 

@@ -332,7 +332,7 @@ def test_a_latent_direction_that_is_ignored(generator):
 def test_a_metric_of_low_rank_in_many_dimensions(generator):
     """Forty of 64 directions do nothing at each point, and not the same forty everywhere."""
     metric = PullbackMetric(mlp(64, 24, gain=1))
-    start, end = pairs(4, generator, 64)
+    start, end = pairs(2, generator, 64)
     g = geodesic(metric, start, end)
     assert_keeps_its_promises(metric, start, end, g)
     assert (g.improvement > 0.02).all()
@@ -427,7 +427,8 @@ g = geolib.geodesic(metric, start, end, n_segments=16, init="line")
 assert g.length.shape == (100_000,) and g.points.shape == (100_000, 17, 2)
 assert g.converged.float().mean() > 0.99
 # lattices take their time: as many as fill several blocks
-g = geolib.geodesic(metric, start[:20_000], end[:20_000], n_segments=16)
+blocks = geolib.PullbackMetric(net, chunk_size=40_000)
+g = geolib.geodesic(blocks, start[:8_000], end[:8_000], n_segments=16)
 assert g.converged.float().mean() > 0.99
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
