@@ -427,7 +427,7 @@ g = geolib.geodesic(metric, start, end, n_segments=16, init="line")
 assert g.length.shape == (100_000,) and g.points.shape == (100_000, 17, 2)
 assert g.converged.float().mean() > 0.99
 # lattices take their time: as many as fill several blocks
-blocks = geolib.PullbackMetric(net, chunk_size=40_000)
+blocks = geolib.PullbackMetric(net, chunk_size=2_000)
 g = geolib.geodesic(blocks, start[:8_000], end[:8_000], n_segments=16)
 assert g.converged.float().mean() > 0.99
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
