@@ -93,7 +93,7 @@ def small_generator(temporary: pytest.TempPathFactory) -> Generator:
     data = bundled(temporary, (2, 4, 5, 7))
     small = dataclasses.replace(data, train_images=data.train_images[:300], train_labels=data.train_labels[:300])
     vae = VAE(VAEConfig(widths=(24, 12)), generator=torch.Generator().manual_seed(1)).eval().requires_grad_(False)
-    return generators.generator(small, vae, n_centers=8)
+    return generators.generator(small, vae, n_centers=8, curvature=4.0)  # walls that a solver passes quickly
 
 
 def run(

@@ -34,7 +34,7 @@ def found(tmp_path_factory):
     models = []
     for widths, seed in (((24, 12), 1), ((12,), 2)):
         vae = VAE(VAEConfig(widths=widths), generator=torch.Generator().manual_seed(seed))
-        models.append(generators.generator(data, vae.eval().requires_grad_(False), n_centers=8))
+        models.append(generators.generator(data, vae.eval().requires_grad_(False), n_centers=8, curvature=4.0))
     first, second = generators.test_pairs(data, N, seed=0)
     sides = [(g.metric, g.test_latents[first], g.test_latents[second]) for g in models]
     comparison = geolib.compare_models(*sides, max_steps=5)
