@@ -337,7 +337,7 @@ def test_a_metric_of_low_rank_in_many_dimensions(generator):
     assert_keeps_its_promises(metric, start, end, g)
     assert (g.improvement > 0.02).all()
     # the network knows nothing of the tridiagonal systems that are singular here
-    other = geodesic(metric, start, end, method="network", max_steps=300)
+    other = geodesic(metric, start, end, method="network", max_steps=100)
     assert (g.length <= other.length * (1 + 1e-4)).all()
 
 
@@ -428,7 +428,7 @@ assert g.length.shape == (100_000,) and g.points.shape == (100_000, 17, 2)
 assert g.converged.float().mean() > 0.99
 # lattices take their time: as many as fill several blocks
 blocks = geolib.PullbackMetric(net, chunk_size=2_000)
-g = geolib.geodesic(blocks, start[:8_000], end[:8_000], n_segments=16)
+g = geolib.geodesic(blocks, start[:6_000], end[:6_000], n_segments=16)
 assert g.converged.float().mean() > 0.99
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
