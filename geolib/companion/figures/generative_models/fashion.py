@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from geolib.companion.figures import plots, style
 from geolib.companion.models.grid import LatentGrid
@@ -73,9 +74,11 @@ def latent_space(found: Fashion, *, side: int = 10) -> Figure:
     plots.scatter_classes(axes[0], found.g.test_latents, found.g.test_labels, size=3)
     plots.latent_axes(axes[0])
     plots.decoded_grid(axes[1], grid, found.g.vae.mean)
-    axes[0].set(xlim=grid.extent[:2], ylim=grid.extent[2:], title="encoded test images")
-    axes[1].set(ylabel="", title="decoded mean")
-    axes[0].locator_params(nbins=6)
+    for axis in (axes[0].xaxis, axes[0].yaxis):  # an image has no ticks, and both panels share theirs
+        axis.set_major_locator(MaxNLocator(6))
+    for panel, title in zip(axes, ("encoded test images", "decoded mean"), strict=True):
+        panel.set(xlim=grid.extent[:2], ylim=grid.extent[2:], title=title)
+    axes[1].set_ylabel("")
     return figure
 
 
