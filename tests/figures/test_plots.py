@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from geolib.companion.figures import plots, style
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies import summaries
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
 
@@ -220,5 +221,5 @@ def test_points_along_a_line():
 def test_the_summed_deviation_on_a_log_scale():
     points = torch.ones(2, 3, 2)
     torch.testing.assert_close(
-        plots.log_sigma(lambda z: torch.full((len(z), 4), 0.5), points), torch.full((2, 3), math.log(2.0))
+        summaries.log_sigma(lambda z: torch.full((len(z), 4), 0.5), points), torch.full((2, 3), math.log(2.0))
     )

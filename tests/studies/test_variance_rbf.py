@@ -8,10 +8,11 @@ import torch
 from project import small_generator
 from torch import nn
 
-from geolib.companion.figures import plots, style
+from geolib.companion.figures import style
 from geolib.companion.figures.linear_interpolation import variance_rbf as panels
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies import summaries
 from geolib.companion.studies.linear_interpolation import variance_rbf as study
 
 pytestmark = [pytest.mark.smoke, pytest.mark.usefixtures("style")]
@@ -101,6 +102,6 @@ def test_both_maps_share_one_scale_and_one_bar(found):
     pictures = [panel.images[0] for panel in maps]
     shown = np.stack([picture.get_array() for picture in pictures])
     for picture, std in zip(pictures, (found.g.vae.std, found.g.rbf), strict=True):
-        np.testing.assert_allclose(picture.get_array(), plots.log_sigma(std, found.grid.points), rtol=1e-6)
+        np.testing.assert_allclose(picture.get_array(), summaries.log_sigma(std, found.grid.points), rtol=1e-6)
         assert picture.get_clim() == pytest.approx((shown.min(), shown.max()))
     assert bar.get_ylim() == pytest.approx((shown.min(), shown.max()))

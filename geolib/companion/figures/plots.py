@@ -168,12 +168,6 @@ def decoded_grid(axes: Axes, grid: LatentGrid, mean: Callable[[Tensor], Tensor])
     latent_axes(axes)
 
 
-def log_sigma(std: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
-    r"""The logarithm of the summed standard deviation, :math:`\log \sum_j \sigma_j(z)`, at ``points (..., d)``."""
-    with torch.no_grad():
-        return std(points.reshape(-1, points.shape[-1])).sum(-1).log().reshape(points.shape[:-1])
-
-
 def new_figure(
     width: float, height: float, rows: int = 1, columns: int = 1, **options: object
 ) -> tuple[plt.Figure, object]:

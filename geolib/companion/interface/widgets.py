@@ -13,6 +13,7 @@ from geolib import fit_rbf_precision
 from geolib.companion.figures import plots, style
 from geolib.companion.figures.linear_interpolation.variance_rbf import LABEL
 from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies import summaries
 
 
 def rbf_figure(
@@ -21,7 +22,7 @@ def rbf_figure(
     """Fit the RBF variance and draw its map with the centres: one frame of the explorer, and its static twin."""
     rbf = fit_rbf_precision(latents, variance_target, n_centers=n_centers, curvature=curvature, zeta=zeta)
     figure, axes = plots.new_figure(style.COLUMN, 2.8)
-    picture = plots.heat_map(axes, grid, plots.log_sigma(rbf, grid.points))
+    picture = plots.heat_map(axes, grid, summaries.log_sigma(rbf, grid.points))
     plots.color_bar(picture, axes, LABEL)
     axes.scatter(*plots.to_numpy(rbf.centers).T, s=6, c="white", edgecolors="black", linewidths=0.4, zorder=3)
     axes.set_title(f"a = {curvature:g}, K = {n_centers}, ζ = {zeta:.2g}")

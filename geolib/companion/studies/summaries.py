@@ -1,6 +1,7 @@
 """Single numbers that sum up a map or a sample, for the numbers table."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from scipy import stats
@@ -50,3 +51,10 @@ def share_interval(count: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % confidence interval of a share of which ``count`` of ``n`` draws are an estimate."""
     interval = stats.binomtest(count, n).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+@torch.no_grad()
+def log_sigma(std: Callable[[Tensor], Tensor], points: Tensor) -> Tensor:
+    r"""The logarithm of the summed standard deviation, :math:`\log \sum_j \sigma_j(z)`, at ``points (..., d)``."""
+    parts = points.reshape(-1, points.shape[-1]).split(4096)
+    return torch.cat([std(part).sum(-1).log() for part in parts]).reshape(points.shape[:-1])

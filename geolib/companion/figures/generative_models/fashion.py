@@ -165,7 +165,7 @@ def walks(found: Fashion) -> Figure:
     )
     for panel, points, title in zip(axes, walked, ("Riemannian", "Euclidean"), strict=True):
         grid = found.grid if title == "Riemannian" else wide
-        values = plots.log_sigma(found.g.rbf, grid.points.to(found.g.train_latents))
+        values = summaries.log_sigma(found.g.rbf, grid.points.to(found.g.train_latents))
         picture = plots.heat_map(panel, grid, values, cmap=style.GROUND, **limits)
         panel.scatter(*_dots(found), s=0.4, color="0.35", linewidths=0, rasterized=True)
         plots.draw_curves(

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from geolib.companion.figures import plots, style
+from geolib.companion.studies import summaries
 from geolib.companion.studies.linear_interpolation.variance_rbf import Variances
 
 LABEL = r"$\log\,\sum_j\,\sigma_j(z)$"
@@ -11,7 +12,7 @@ LABEL = r"$\log\,\sum_j\,\sigma_j(z)$"
 def variance_maps(found: Variances) -> Figure:
     """The decoder's own variance and the RBF variance on one colour scale, with the encoded test data."""
     figure, axes = plots.new_figure(style.PAGE, 3.6, columns=2, sharex=True, sharey=True)
-    maps = [plots.log_sigma(std, found.grid.points) for std in (found.g.vae.std, found.g.rbf)]
+    maps = [summaries.log_sigma(std, found.grid.points) for std in (found.g.vae.std, found.g.rbf)]
     limits = {"vmin": min(float(m.min()) for m in maps), "vmax": max(float(m.max()) for m in maps)}
     for panel, values, title in zip(axes, maps, ("variance network", "RBF variance"), strict=True):
         picture = plots.heat_map(panel, found.grid, values, **limits)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from geolib.companion.figures import plots, style
 from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies import summaries
 from geolib.companion.studies.shortest_curves.two_moons import TwoMoons
 
 _LINE = {"color": "0.25", "linewidth": 0.8, "linestyle": (0, (1, 1.5))}
@@ -74,8 +75,8 @@ def _ground(axes: Axes, found: TwoMoons, resolution: int) -> AxesImage:
     """The summed deviation, light where there are data, and the test data, one colour and marker per moon."""
     g = found.g
     grid = LatentGrid.around(g.train_latents, resolution=resolution, margin=0.05)
-    limits = plots.limits_at(plots.log_sigma(g.rbf, found.drawn("graph")))
-    picture = plots.heat_map(axes, grid, plots.log_sigma(g.rbf, grid.points), cmap=style.GROUND, **limits)
+    limits = plots.limits_at(summaries.log_sigma(g.rbf, found.drawn("graph")))
+    picture = plots.heat_map(axes, grid, summaries.log_sigma(g.rbf, grid.points), cmap=style.GROUND, **limits)
     for label, (color, marker) in enumerate(_MOONS):
         points = plots.to_numpy(g.test_latents[(g.test_labels == label).to(g.test_latents.device)])
         axes.scatter(*points.T, s=9, color=color, marker=marker, alpha=0.8, linewidths=0, zorder=2, rasterized=True)

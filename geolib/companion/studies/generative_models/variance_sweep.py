@@ -1,7 +1,6 @@
 """DWB-4 and DWB-5: the decoder's own variance, and the RBF variance over its two hyperparameters."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -101,20 +100,14 @@ def sweep(models: dict[tuple[float, int], Generator], grid: LatentGrid) -> Sweep
     chosen = models[CHOSEN]
     variances = Variances(chosen, grid)
     return Sweep(
-        log_sigma(chosen.vae.std, grid.points),
+        summaries.log_sigma(chosen.vae.std, grid.points),
         {setting: _fitted(g, grid) for setting, g in models.items()},
         (variances.ratio_of_network, variances.ratio_of_rbf),
     )
 
 
-def log_sigma(std: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    r""":math:`\log \sum_j \sigma_j(z)` at ``z (..., d)``, as ``(...)``."""
-    parts = z.reshape(-1, z.shape[-1]).split(4096)
-    return torch.cat([std(part).sum(-1).log() for part in parts]).reshape(z.shape[:-1])
-
-
 def _fitted(g: Generator, grid: LatentGrid) -> Fitted:
-    on_map, at_train, at_test = (log_sigma(g.rbf, z) for z in (grid.points, g.train_latents, g.test_latents))
+    on_map, at_train, at_test = (summaries.log_sigma(g.rbf, z) for z in (grid.points, g.train_latents, g.test_latents))
     far = math.log(g.rbf.weights.shape[1]) - 0.5 * math.log(float(g.rbf.zeta))
     middle = (summaries.median(at_train) + far) / 2
     return Fitted(on_map, summaries.share(on_map < middle), summaries.mean(at_test) - summaries.mean(at_train))
