@@ -267,6 +267,26 @@ def test_a_run_notes_recipes_and_data_and_names_a_substitute_once(monkeypatch, c
     assert sidecar["recipes"]["moons"] == recipes.recipe("moons", seed=4).as_dict()
 
 
+def test_a_run_reads_data_once_for_all_seeds_and_settings(monkeypatch, data):
+    read = []
+
+    def load():
+        read.append(1)
+        return data
+
+    def make(profile, seed):
+        training = TrainingConfig(epochs=1, variance_epochs=1, seed=seed)
+        return Recipe("digits", "VAE", load, VAEConfig(widths=(8, 4)), training)
+
+    monkeypatch.setitem(recipes._RECIPES, "digits", make)
+    run = begin("98_test", device="cpu")
+    found = [run.recipe("digits", seed=seed, n_centers=k).data for seed in (0, 1) for k in (8, 16)]
+    assert read == [1]
+    assert all(each is data for each in found)
+    begin("98_test", device="cpu").recipe("digits")
+    assert read == [1, 1], "data are no business of another run"
+
+
 def test_a_run_gives_trained_models_and_generators(monkeypatch, tmp_path):
     monkeypatch.setenv("GEOLIB_DERIVED", str(tmp_path))
 

@@ -8,7 +8,7 @@ import torch
 from project import small_generator
 from torch import nn
 
-from geolib.companion.figures import style
+from geolib.companion.figures import plots, style
 from geolib.companion.figures.linear_interpolation import variance_rbf as panels
 from geolib.companion.figures.print_check import complaints
 from geolib.companion.models.grid import LatentGrid
@@ -97,7 +97,7 @@ def test_both_maps_share_one_scale_and_one_bar(found):
     assert complaints(figure) == []
     assert figure.get_figwidth() == style.PAGE
     *maps, bar = figure.axes
-    assert bar.get_ylabel() == panels.LABEL
+    assert bar.get_ylabel() == plots.LOG_SIGMA
     assert [panel.get_title() for panel in maps] == ["variance network", "RBF variance"]
     pictures = [panel.images[0] for panel in maps]
     shown = np.stack([picture.get_array() for picture in pictures])

@@ -22,6 +22,9 @@ from geolib.companion.figures import style
 from geolib.companion.figures.streamlines import DirectionField, streamlines
 from geolib.companion.models.grid import LatentGrid
 
+LOG_VOLUME, LOG_SIGMA = r"$\log\sqrt{\det M_z}$", r"$\log\,\sum_j\,\sigma_j(z)$"
+"""what colour bars say of the metric's magnification factor, and of the summed standard deviation"""
+
 
 def to_numpy(x: Tensor | ArrayLike) -> NDArray:
     """Any tensor or array as numpy on the CPU."""

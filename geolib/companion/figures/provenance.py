@@ -1,9 +1,11 @@
 """One run of a notebook, and what made its figures: commit, parameters, recipes, versions, device, data."""
 
+import functools
 import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,6 +54,8 @@ class Run:
     """data sets in use, by name"""
     recipes: dict[str, AnyRecipe] = field(default_factory=dict)
     """recipes in use, by name"""
+    _loads: dict[Callable[[], ImageData], Callable[[], ImageData]] = field(default_factory=dict, repr=False)
+    """what loads a recipe's data, each with one that reads only once"""
 
     @property
     def resolution(self) -> int:
@@ -64,6 +68,8 @@ class Run:
         ``changes`` are settings of the recipe that a notebook studies, e.g. ``n_centers``.
         """
         chosen = replace(recipe(name, self.profile, seed=self.seed if seed is None else seed), **changes)
+        # the same data serve other seeds and other settings
+        chosen = replace(chosen, load=self._loads.setdefault(chosen.load, functools.cache(chosen.load)))
         self.recipes.setdefault(name, chosen)
         data = chosen.data
         if data.name not in self.data:

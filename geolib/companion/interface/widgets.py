@@ -11,7 +11,6 @@ from torch import Tensor
 
 from geolib import fit_rbf_precision
 from geolib.companion.figures import plots, style
-from geolib.companion.figures.linear_interpolation.variance_rbf import LABEL
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
 
@@ -23,7 +22,7 @@ def rbf_figure(
     rbf = fit_rbf_precision(latents, variance_target, n_centers=n_centers, curvature=curvature, zeta=zeta)
     figure, axes = plots.new_figure(style.COLUMN, 2.8)
     picture = plots.heat_map(axes, grid, summaries.log_sigma(rbf, grid.points))
-    plots.color_bar(picture, axes, LABEL)
+    plots.color_bar(picture, axes, plots.LOG_SIGMA)
     axes.scatter(*plots.to_numpy(rbf.centers).T, s=6, c="white", edgecolors="black", linewidths=0.4, zorder=3)
     axes.set_title(f"a = {curvature:g}, K = {n_centers}, ζ = {zeta:.2g}")
     return figure

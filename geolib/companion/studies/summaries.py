@@ -47,6 +47,17 @@ def half_width(values: Tensor) -> Tensor:
     return float(stats.t.ppf(0.975, n - 1)) * values.double().std(-1) / math.sqrt(n)
 
 
+def share_beside_its_own_kind(points: Tensor, kinds: Tensor) -> float:
+    """The fraction of ``points (n, d)`` whose nearest neighbour among the others is of the same kind ``(n,)``."""
+    nearest = []
+    for rows in torch.arange(len(points)).split(1024):
+        distance = torch.cdist(points[rows], points).cpu()
+        distance[torch.arange(len(rows)), rows] = torch.inf  # a point is no neighbour of itself
+        nearest.append(distance.argmin(-1))
+    kinds = kinds.cpu()
+    return share(kinds[torch.cat(nearest)] == kinds)
+
+
 def share_interval(count: int, n: int) -> tuple[float, float]:
     """Wilson's 95 % confidence interval of a share of which ``count`` of ``n`` draws are an estimate."""
     interval = stats.binomtest(count, n).proportion_ci(method="wilson")

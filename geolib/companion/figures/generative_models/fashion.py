@@ -22,7 +22,6 @@ _DOTS = 1500
 _WALKERS = 3
 _POINTS = 600
 LINE, GEODESIC, OTHER = style.PALETTE[7], style.PALETTE[4], style.PALETTE[0]
-LOG_VOLUME, LOG_SIGMA = r"$\log\sqrt{\det M_z}$", r"$\log\,\sum_j\,\sigma_j(z)$"
 
 
 def surfaces(found: Surfaces) -> Figure:
@@ -40,7 +39,7 @@ def surfaces(found: Surfaces) -> Figure:
         for panel in (latent, metric):
             for points, color in ((one.line, LINE), (one.geodesic, GEODESIC)):
                 plots.draw_curves(panel, points[:1], colors=color, linewidths=1.4, zorder=5)
-        plots.color_bar(picture, metric, r"$\log\sqrt{\det M_z}$")
+        plots.color_bar(picture, metric, plots.LOG_VOLUME)
         if row == 0:
             for panel, title in ((space, "data"), (latent, "latents"), (metric, "metric")):
                 panel.set_title(title)
@@ -88,10 +87,7 @@ def variances(found: Fashion) -> Figure:
     fitted = found.sweep.fitted
     shown = [(f"$a$ = {a:g}", fitted[a, CHOSEN[1]].log_sigma) for a in CURVATURES]
     shown += [("network", found.sweep.network)] + [(f"$K$ = {k}", fitted[CHOSEN[0], k].log_sigma) for k in CENTERS]
-    limits = {
-        "vmin": min(float(values.min()) for _, values in shown),
-        "vmax": max(float(values.max()) for _, values in shown),
-    }
+    limits = plots.limits_at(torch.stack([values for _, values in shown]), share=1.0)
     for panel, (title, values) in zip(axes.flat, shown, strict=True):
         picture = plots.heat_map(panel, found.grid, values, **limits)
         panel.scatter(*_dots(found), s=0.2, color="white", linewidths=0, alpha=0.5, rasterized=True)
@@ -101,32 +97,31 @@ def variances(found: Fashion) -> Figure:
         panel.set_xlabel("$z_1$")
     for panel in axes[:, 0]:
         panel.set_ylabel("$z_2$")
-    plots.color_bar(picture, list(axes.flat), LOG_SIGMA)
+    plots.color_bar(picture, list(axes.flat), plots.LOG_SIGMA)
     return figure
 
 
 def geodesic(found: Fashion) -> Figure:
     """DWB-6 and DWB-8: the metric with the RBF and with the network's variance, and images along three curves."""
-    figure, axes = plots.new_figure(style.PAGE, 4.9, rows=2, columns=2, gridspec_kw={"height_ratios": [2.1, 1]})
+    rows = [[RBF, NETWORK], ["strips", "strips"]]
+    figure, axes = plt.subplot_mosaic(rows, figsize=(style.PAGE, 4.9), height_ratios=[2.1, 1])
     curves = found.curves
     drawn = {
         "straight line": (curves.line, LINE, "--"),
         "shortest curve": (curves.geodesics[CHOSEN], GEODESIC, "-"),
         "path over the graph": (curves.graph, OTHER, ":"),
     }
-    for panel, variance in zip(axes[0], (RBF, NETWORK), strict=True):
+    for variance in (RBF, NETWORK):
+        panel = axes[variance]
         picture = _volume(panel, found, variance)
         for points, color, line in drawn.values():
             plots.draw_curves(panel, points[:1], colors=color, linestyles=line, linewidths=1.4, zorder=5)
         panel.set_title(f"with {variance}")
-        plots.color_bar(picture, panel, LOG_VOLUME)
-    axes[0, 1].set_ylabel("")
+        plots.color_bar(picture, panel, plots.LOG_VOLUME)
+    axes[NETWORK].set_ylabel("")
     handles = [Line2D([], [], color=c, linestyle=s, linewidth=1.4, label=w) for w, (_, c, s) in drawn.items()]
     figure.legend(handles=handles, loc="outside upper center", ncols=3)
-    grid = axes[1, 0].get_gridspec()
-    for panel in axes[1]:
-        panel.remove()
-    strips = figure.add_subplot(grid[1, :])
+    strips = axes["strips"]
     images = torch.cat([curves.images(drawn[kind][0][:1])[0] for kind in ("shortest curve", "straight line")])
     plots.image_grid(strips, images, columns=N_IMAGES)
     strips.set_yticks([_SIDE / 2, 1.5 * _SIDE], ["shortest curve", "straight line"])
@@ -144,7 +139,7 @@ def extremes(found: Fashion) -> Figure:
         plots.draw_curves(panel, curves.geodesics[setting][:1], colors=OTHER, linewidths=1.2, zorder=5)
         plots.draw_curves(panel, curves.line[:1], colors=LINE, linestyles="--", linewidths=1.0, zorder=5)
         panel.set_title(LABELS[setting])
-        plots.color_bar(picture, panel, LOG_VOLUME, location="bottom")
+        plots.color_bar(picture, panel, plots.LOG_VOLUME, location="bottom")
     axes[1].set_ylabel("")
     kinds = {"straight line": curves.line, **{LABELS[s]: points for s, points in curves.geodesics.items()}}
     shares = [100 * curves.off.shares(points) for points in kinds.values()]
@@ -173,7 +168,7 @@ def walks(found: Fashion) -> Figure:
         )
         panel.set_title(title)
     axes[1].set_ylabel("")
-    plots.color_bar(picture, list(axes), LOG_SIGMA)
+    plots.color_bar(picture, list(axes), plots.LOG_SIGMA)
     return figure
 
 

@@ -22,7 +22,7 @@ def improvement_map(found: MonteCarlo, *, resolution: int) -> Figure:
     improvement = 100 * found.mc.improvement
     lines = plots.draw_segments(axes, found.mc.start, found.mc.end, improvement, cmap=style.LINES, width=0.5)
     plots.label_classes(axes, found.g.test_latents, found.g.test_labels)
-    plots.color_bar(ground, axes, r"$\log\sqrt{\det M_z}$", location="top")
+    plots.color_bar(ground, axes, plots.LOG_VOLUME, location="top")
     plots.color_bar(lines, axes, "relative improvement [%]", location="bottom")
     return figure
 

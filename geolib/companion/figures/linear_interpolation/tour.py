@@ -19,7 +19,7 @@ def tour(found: Tour, *, resolution: int, n_images: int = 8) -> Figure:
     grid, volume = found.volume(resolution=resolution)
     at_data = magnification_factor(found.g.metric(found.g.test_latents)).log()
     ground = plots.heat_map(axes[0], grid, volume, cmap=style.GROUND, **plots.limits_at(at_data))
-    plots.color_bar(ground, axes[0], r"$\log\sqrt{\det M_z}$", location="top")
+    plots.color_bar(ground, axes[0], plots.LOG_VOLUME, location="top")
     _classes(axes[0], found)
     line, curve = found.along(n_points=129)
     plots.draw_curves(axes[0], line.unsqueeze(0), colors=_LINE, linestyles="--", linewidths=0.9)

@@ -66,7 +66,7 @@ def latent_lines(found: TwoModels, *, resolution: int) -> Figure:
         _numbered_lines(panel, curves, colors)
         panel.set_title(name)
     axes[1].set_ylabel("")
-    plots.color_bar(ground, axes, r"$\log\sqrt{\det M_z}$")
+    plots.color_bar(ground, axes, plots.LOG_VOLUME)
     return figure
 
 

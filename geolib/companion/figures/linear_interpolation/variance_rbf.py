@@ -6,8 +6,6 @@ from geolib.companion.figures import plots, style
 from geolib.companion.studies import summaries
 from geolib.companion.studies.linear_interpolation.variance_rbf import Variances
 
-LABEL = r"$\log\,\sum_j\,\sigma_j(z)$"
-
 
 def variance_maps(found: Variances) -> Figure:
     """The decoder's own variance and the RBF variance on one colour scale, with the encoded test data."""
@@ -21,5 +19,5 @@ def variance_maps(found: Variances) -> Figure:
         plots.label_classes(panel, found.g.test_latents, found.g.test_labels)
         panel.set_title(title)
     axes[1].set_ylabel("")
-    plots.color_bar(picture, list(axes), LABEL)
+    plots.color_bar(picture, list(axes), plots.LOG_SIGMA)
     return figure

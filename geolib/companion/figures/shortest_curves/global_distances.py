@@ -34,7 +34,7 @@ def distance_field(
     # the colour range follows the data in the close-up; without any, all of it
     at_data = plots.limits_at(volume.reshape(-1) if len(inside) == 0 else _nearest(grid, volume, inside))
     picture = plots.heat_map(axes[1], grid, volume, cmap=style.GROUND, **at_data)
-    plots.color_bar(picture, axes[1], r"$\log\sqrt{\det M_z}$")
+    plots.color_bar(picture, axes[1], plots.LOG_VOLUME)
     axes[0].set_title("global distance from the circle")
     axes[1].set_title("the same curves, magnified")
     curves = _curves(found, pair, init)

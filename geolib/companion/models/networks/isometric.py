@@ -1,13 +1,13 @@
 """A variational autoencoder that is asked to keep distances: an isometric regulariser beside its loss."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor
 
 from geolib import PullbackMetric
 from geolib.companion.models.networks.schedule import Phase, Player, TrainingConfig
-from geolib.companion.models.networks.vae import VAE, VAEConfig, negative_elbo
+from geolib.companion.models.networks.vae import VAE, VAEConfig, negative_elbo_of
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,8 @@ class IsometricVAE(VAE):
         (player,) = elbo.players
         (std,) = variance.players
         without = Player(lambda vae, x, noise: std.loss(vae, x, noise[:, :-1]), std.parameters)
-        return (
-            Phase(elbo.name, elbo.epochs, (Player(_regularised, player.parameters),)),
-            Phase(variance.name, variance.epochs, (without,), norms_follow=variance.norms_follow),
-        )
+        regularised = Player(_regularised, player.parameters)
+        return replace(elbo, players=(regularised,)), replace(variance, players=(without,))
 
 
 def distortion(M: Tensor) -> Tensor:
@@ -61,8 +59,9 @@ def distortion(M: Tensor) -> Tensor:
 
 
 def _regularised(vae: IsometricVAE, x: Tensor, noise: Tensor) -> Tensor:
-    loss = negative_elbo(vae, x, noise[:, :-1])
-    mean, _ = vae.posterior(x)
+    posterior = vae.posterior(x)
+    loss = negative_elbo_of(vae, x, posterior, noise[:, :-1])
+    mean, _ = posterior
     # points on the lines between latents and a little beyond; a normal draw becomes an even one
     share = torch.special.ndtr(noise[:, -1:]) * (1 + 2 * vae.config.overshoot) - vae.config.overshoot
     z = torch.lerp(mean, mean.roll(1, 0), share)[:: vae.config.every]

@@ -8,9 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from geolib.companion.models.networks.schedule import Phase, Player, TrainingConfig
-from geolib.companion.models.networks.vae import VAE, decoder, initialised, mlp
-
-_LARGEST = 14.0  # of a log variance, so that neither it nor its inverse overflows float32
+from geolib.companion.models.networks.vae import VAE, Exponential, decoder, divergence, drawn, initialised, mlp
 
 
 @dataclass(frozen=True)
@@ -40,18 +38,11 @@ class LearnedVarianceConfig:
             "latent_mean": nn.Linear(inward[-1], self.latent_dim),
             "latent_log_variance": nn.Sequential(nn.Linear(inward[-1], self.latent_dim), nn.Softplus()),
             "mean": decoder(outward, self.activation),
-            "std_head": nn.Sequential(nn.Linear(outward[-2], self.data_dim), _Deviation()),
+            "std_head": nn.Sequential(nn.Linear(outward[-2], self.data_dim), nn.Softplus(), Exponential()),
         }
         for part in parts.values():
             initialised(part, generator)
         return parts
-
-
-class _Deviation(nn.Module):
-    """The standard deviation of which a softplus gives the log variance."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.exp(0.5 * softplus(x).clamp(max=_LARGEST))
 
 
 class LearnedVarianceVAE(VAE):
@@ -76,12 +67,10 @@ def _weigh_divergence(vae: LearnedVarianceVAE, epoch: int, epochs: int) -> None:
 
 
 def _negative_elbo(vae: LearnedVarianceVAE, x: Tensor, noise: Tensor) -> Tensor:
-    mean, log_variance = vae.posterior(x)
-    z = mean + torch.exp(0.5 * log_variance) * noise
-    hidden = vae.mean[:-2](z)
+    posterior = vae.posterior(x)
+    hidden = vae.mean[:-2](drawn(posterior, noise))
     before = vae.std_head[0](hidden)
     # exp(-softplus(h)) is sigmoid(-h): half the time of a standard deviation, its logarithm and a quotient
     squared = (x - vae.mean[-2:](hidden)).square() * torch.sigmoid(-before)
     misfit = (softplus(before) + squared).sum(-1) / 2
-    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
-    return misfit + vae.divergence_weight * divergence
+    return misfit + vae.divergence_weight * divergence(posterior)

@@ -79,7 +79,7 @@ class DecayingTraining(TrainingConfig):
 
 @dataclass(frozen=True)
 class ConstantTraining(TrainingConfig):
-    """Training at a constant learning rate with other averages than Adam's own."""
+    """Training at a constant learning rate, with averages of one's own."""
 
     learning_rate: float = 1e-2
     betas: tuple[float, float] = (0.5, 0.99)
@@ -94,17 +94,14 @@ class ConstantTraining(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class FilledTraining(TrainingConfig):
+class FilledTraining(ConstantTraining):
     """Training at a constant learning rate by epochs that all have about the same number of images."""
 
     learning_rate: float = 8e-5
+    betas: tuple[float, float] = (0.9, 0.999)
     images_per_epoch: int = 1
     """an epoch goes several times through fewer images than that"""
 
     def passes(self, n_images: int) -> int:
         """How many times an epoch goes through so many images."""
         return max(1, round(self.images_per_epoch / n_images))
-
-    def rate(self, epoch: int, epochs: int) -> float:
-        """The learning rate of an epoch."""
-        return self.learning_rate

@@ -122,7 +122,7 @@ def _rescaled(scale: float, shift: float) -> nn.Conv2d:
 
 
 def _variance_head(latent_dim: int, width: int, data_dim: int) -> nn.Sequential:
-    return nn.Sequential(*mlp([latent_dim, width], "tanh"), nn.Linear(width, data_dim), _Exponential())
+    return nn.Sequential(*mlp([latent_dim, width], "tanh"), nn.Linear(width, data_dim), Exponential())
 
 
 def folded(layers: nn.Sequential) -> nn.Sequential:
@@ -164,7 +164,7 @@ def initialised(module: nn.Module, generator: torch.Generator | None) -> None:
             nn.init.zeros_(layer.bias)
 
 
-class _Exponential(nn.Module):
+class Exponential(nn.Module):
     """A log-variance to a standard deviation, bounded so that neither it nor its inverse overflows float32."""
 
     def forward(self, log_variance: Tensor) -> Tensor:
@@ -221,18 +221,31 @@ class VAE(nn.Module):
 
 def negative_elbo(vae: VAE, x: Tensor, noise: Tensor) -> Tensor:
     """The negative evidence lower bound of each row of ``x``, up to a constant, with one posterior sample: ``(n,)``."""
-    mean, log_variance = vae.posterior(x)
-    z = mean + torch.exp(0.5 * log_variance) * noise
-    reconstruction = (x - vae.mean(z)).square().sum(-1) / (2 * vae.config.output_variance)
-    divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
-    return reconstruction + divergence
+    return negative_elbo_of(vae, x, vae.posterior(x), noise)
+
+
+def negative_elbo_of(vae: VAE, x: Tensor, posterior: tuple[Tensor, Tensor], noise: Tensor) -> Tensor:
+    """``negative_elbo`` where the posterior's mean and log-variance are known."""
+    reconstruction = (x - vae.mean(drawn(posterior, noise))).square().sum(-1) / (2 * vae.config.output_variance)
+    return reconstruction + divergence(posterior)
+
+
+def drawn(posterior: tuple[Tensor, Tensor], noise: Tensor) -> Tensor:
+    """A draw ``(n, d)`` from normal distributions with these means and log-variances ``(n, d)``."""
+    mean, log_variance = posterior
+    return mean + torch.exp(0.5 * log_variance) * noise
+
+
+def divergence(posterior: tuple[Tensor, Tensor]) -> Tensor:
+    """Kullback-Leibler divergence ``(n,)`` of normal distributions from the standard normal prior."""
+    mean, log_variance = posterior
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1)
 
 
 def negative_log_likelihood(vae: VAE, x: Tensor, noise: Tensor) -> Tensor:
     """The variance head's loss, mean and encoder given: ``(n,)``, up to a constant."""
     with torch.no_grad():
-        mean, log_variance = vae.posterior(x)
-        z = mean + torch.exp(0.5 * log_variance) * noise
+        z = drawn(vae.posterior(x), noise)
         squared = (x - vae.mean(z)).square()
     std = vae.std(z)
     return (std.log() + squared / (2 * std.square())).sum(-1)

@@ -2,10 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from geolib import PullbackMetric, magnification_factor, relative_improvement
@@ -70,15 +70,18 @@ class Fashion:
     @property
     def separation(self) -> str:
         """How far the classes are apart, in words."""
-        nearest = KDTree(self.g.train_latents.cpu().numpy()).query(self.g.test_latents.cpu().numpy())[1]
-        own = self.g.data.train_labels[torch.from_numpy(nearest)] == self.g.test_labels.cpu()
-        percent = f"{100 * summaries.share(own):.0f} %"
+        share = summaries.share_beside_its_own_kind(self.g.test_latents, self.g.test_labels)
+        percent = f"{100 * share:.0f} %"
         return f"Of the encoded test images {percent} have a nearest neighbour of their own class."
+
+    @cached_property
+    def _off(self) -> Tensor:
+        """``(ny, nx)``, whether a point of the map is off the data."""
+        return self.curves.off(self.grid.points)
 
     def rise(self, variance: str) -> float:
         """The median of log sqrt det M off the data less that at the data."""
-        off = self.curves.off(self.grid.points)
-        return summaries.median(self.volumes[variance][off]) - summaries.median(self.volumes_at_data[variance])
+        return summaries.median(self.volumes[variance][self._off]) - summaries.median(self.volumes_at_data[variance])
 
     def times(self, variance: str) -> str:
         """The same as a factor, in words."""

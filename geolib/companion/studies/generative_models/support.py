@@ -7,9 +7,16 @@ from torch import Tensor
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models.networks.autoencoder import Autoencoder
 from geolib.companion.models.networks.vae import VAE
+from geolib.companion.studies import summaries
 from geolib.paths.starts.routes import smoothed_polygon
 
 OFF = 0.99  # quantile of the test latents' distance to the nearest training latent, beyond which we say "off the data"
+
+
+def distance_to(tree: KDTree, z: Tensor) -> Tensor:
+    """From ``z (..., d)`` to the nearest point of a tree ``(...)``, on the CPU."""
+    flat = z.detach().double().cpu()
+    return torch.from_numpy(tree.query(flat.reshape(-1, z.shape[-1]).numpy())[0]).reshape(z.shape[:-1])
 
 
 class OffTheData:
@@ -21,8 +28,7 @@ class OffTheData:
 
     def distance(self, z: Tensor) -> Tensor:
         """From ``z (..., d)`` to the nearest training latent ``(...)``, on the CPU."""
-        flat = z.detach().double().cpu()
-        return torch.from_numpy(self._tree.query(flat.reshape(-1, z.shape[-1]).numpy())[0]).reshape(z.shape[:-1])
+        return distance_to(self._tree, z)
 
     def __call__(self, z: Tensor) -> Tensor:
         """Which of ``z (..., d)`` are off the data ``(...)``, on the CPU."""
@@ -55,9 +61,7 @@ def told_apart(made: Tensor, real: Tensor) -> float:
         Lopez-Paz & Oquab 2017, with the nearest neighbour as classifier.
     """
     both = torch.cat([made, real])
-    kind = torch.arange(len(both), device=both.device) < len(made)
-    nearest = torch.cdist(both, both).fill_diagonal_(torch.inf).argmin(1)
-    return float((kind[nearest] == kind).double().mean())
+    return summaries.share_beside_its_own_kind(both, torch.arange(len(both)) < len(made))
 
 
 @torch.no_grad()

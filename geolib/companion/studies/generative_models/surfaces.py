@@ -13,6 +13,7 @@ from geolib.companion.models.generators import Generator
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
 from geolib.companion.studies.evidence import Claim, number
+from geolib.companion.studies.generative_models.support import distance_to
 from geolib.curves import straight
 
 _POINTS = 128
@@ -50,8 +51,7 @@ class Surface:
     def distance(self, points: Tensor) -> Tensor:
         """The mean distance of each curve's image to the nearest point of the data ``(n,)``."""
         tree = KDTree(self.g.data.train_images.double().numpy())
-        image = self.image(points).double().cpu()
-        return torch.from_numpy(tree.query(image.reshape(-1, 3).numpy())[0]).reshape(image.shape[:-1]).mean(-1)
+        return distance_to(tree, self.image(points)).mean(-1)
 
     @property
     def difference(self) -> tuple[float, float]:

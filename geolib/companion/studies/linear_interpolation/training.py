@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from geolib.companion.data.datasets import ImageData
@@ -76,12 +75,7 @@ class Training:
     @property
     def share_beside_its_own_class(self) -> float:
         """In per cent, the test images whose nearest neighbour among the encoded test images shows the same digit."""
-        nearest = []
-        for rows in torch.arange(len(self.latents)).split(1024):
-            distance = torch.cdist(self.latents[rows], self.latents).cpu()
-            distance[torch.arange(len(rows)), rows] = torch.inf  # an image is no neighbour of itself
-            nearest.append(distance.argmin(-1))
-        return 100 * summaries.share(self.labels[torch.cat(nearest)] == self.labels)
+        return 100 * summaries.share_beside_its_own_kind(self.latents, self.labels)
 
     @property
     def numbers(self) -> list[dict[str, Any]]:
