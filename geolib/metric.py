@@ -372,7 +372,8 @@ def smoothed(M: Tensor, strength: float) -> Tensor:
 
     Those far above the root of lambda stay as they are: what remains is a metric of lower rank, in which curves may
     take any way along directions that change the output little. Computed as :math:`M^3 (M^2 + \lambda I)^{-1}`,
-    which has derivatives where singular values meet too.
+    which has derivatives where singular values meet too. As a metric for any solver:
+    ``lambda z: smoothed(metric(z), strength)``.
 
     Args:
         M: metric tensors ``(..., d, d)``.
@@ -382,7 +383,9 @@ def smoothed(M: Tensor, strength: float) -> Tensor:
         ``(..., d, d)``, symmetric positive semidefinite, never larger than M.
 
     Source:
-        Chen et al. 2018, "Smoothing the metric tensor".
+        Chen et al. 2018, "Smoothing the metric tensor": :math:`\hat G = U \, \mathrm{diag}(s^3 / (s^2 + \lambda)) \,
+        V^T`. The decomposition is taken to be that of the metric G, which is what they replace, and not that of the
+        Jacobian, whose singular values are the roots.
     """
     _check_tensors(M)
     checks.positive("strength", strength)
