@@ -11,7 +11,7 @@ from geolib.paths.starts.graph import LatentGraph
 from geolib.plane.distances import distance_field, global_distances
 from geolib.plane.tabulated import tabulate
 from geolib.spline import CubicBSpline
-from geolib.variance import RBFPrecision, fit_rbf_precision
+from geolib.variance import RBFPrecision, ensemble, fit_rbf_precision
 from geolib.walks import random_walk
 
 __version__ = "0.1.0"
@@ -30,6 +30,7 @@ __all__ = [
     "curve_energy",
     "curve_length",
     "distance_field",
+    "ensemble",
     "expmap",
     "extremal_directions",
     "fit_rbf_precision",

@@ -1,6 +1,9 @@
-"""A standard deviation that grows away from the data: its precision is a positive sum of radial basis functions."""
+"""Variance away from the data: a precision that is a positive sum of radial basis functions, ensembles of decoders."""
 
+import functools
+import math
 import warnings
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -8,8 +11,8 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from torch import Tensor, nn
 
-from geolib import checks
-from geolib.jacobian import Pull
+from geolib import checks, jacobian
+from geolib.jacobian import Map, Pull
 
 
 class RBFPrecision(nn.Module):
@@ -197,3 +200,116 @@ def _fit_weights(v: Tensor, target: Tensor, zeta: float, *, max_updates: int = 2
                 break
             previous = objective
     return weights
+
+
+class Ensemble(nn.Module):
+    """The members of an ensemble side by side, scaled: what ``ensemble`` returns."""
+
+    def __init__(self, decoders: Iterable[Map]):
+        super().__init__()
+        self.decoders = list(decoders)
+        # so that they are moved, copied and found with this module
+        self.modules_of_decoders = nn.ModuleList(module for f in self.decoders for module in jacobian.modules(f))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """The stacked immersion ``(n, K D)`` at ``z (n, d)``."""
+        return torch.cat(self.members(z), dim=-1) / math.sqrt(len(self.decoders))
+
+    def members(self, z: Tensor) -> list[Tensor]:
+        """Every member's image ``(n, D)`` of ``z (n, d)``."""
+        images = [jacobian.call(f"decoders[{k}]", f, z) for k, f in enumerate(self.decoders)]
+        for k, image in enumerate(images):
+            if image.shape != images[0].shape:
+                got, expected = image.shape[-1], images[0].shape[-1]
+                raise ValueError(f"decoders[{k}]: returned {got} outputs, expected {expected} like decoders[0]")
+        return images
+
+    def mean(self, z: Tensor) -> Tensor:
+        """The members' mean ``(..., D)`` at ``z (..., d)``."""
+        return self._stacked(z).mean(0)
+
+    def std(self, z: Tensor) -> Tensor:
+        """The members' standard deviation ``(..., D)`` at ``z (..., d)``; where it is 0, so is its derivative.
+
+        The root of the mean square over the K members, not K - 1.
+        """
+        x = self._stacked(z)
+        variance = (x - x.mean(0)).square().mean(0)
+        positive = variance > 0
+        return torch.where(positive, torch.where(positive, variance, 1.0).sqrt(), 0.0)
+
+    def _stacked(self, z: Tensor) -> Tensor:
+        images = torch.stack(self.members(z.reshape(-1, z.shape[-1])))
+        return images.reshape(len(images), *z.shape[:-1], images.shape[-1])
+
+    def push_forward(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """``forward`` at ``z (n, d)`` and its derivatives ``(k, n, K D)`` along ``tangents (k, n, d)``."""
+        values, derivatives = zip(*(jacobian.push_forward(f, z, tangents) for f in self.decoders), strict=True)
+        scale = math.sqrt(len(self.decoders))
+        return torch.cat(values, dim=-1) / scale, torch.cat(derivatives, dim=-1) / scale
+
+    def push_forward_twice(self, z: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, Pull]:
+        """``push_forward``, and what takes a cotangent ``(n, K D)`` to that at z and to the blocks ``(n, k, k)`` of the
+        second derivatives along the same tangents."""
+        parts = [jacobian.push_forward_twice(f, z, tangents) for f in self.decoders]
+        values, derivatives, pulls = zip(*parts, strict=True)
+        scale = math.sqrt(len(self.decoders))
+
+        def pull(cotangent: Tensor) -> tuple[Tensor, Tensor | None]:
+            shares = (cotangent / scale).chunk(len(pulls), dim=-1)
+            pulled, blocks = zip(*(p(share) for p, share in zip(pulls, shares, strict=True)), strict=True)
+            bent = [block for block in blocks if block is not None]
+            return functools.reduce(torch.add, pulled), functools.reduce(torch.add, bent) if bent else None
+
+        return torch.cat(values, dim=-1) / scale, torch.cat(derivatives, dim=-1) / scale, pull
+
+
+def ensemble(decoders: list[Map] | tuple[Map, ...] | nn.ModuleList) -> Ensemble:
+    r"""The stacked immersion of K decoders of one latent space, whose pull-back metric is their expected metric.
+
+    .. math:: F(z) = K^{-1/2} (f_1(z), \ldots, f_K(z)), \qquad
+        J_F^T J_F = \frac1K \sum_k J_k^T J_k = J_m^T J_m + \frac1K \sum_k J_{f_k - m}^T J_{f_k - m},
+
+    with the members' mean m. It is the expectation :math:`E[J^T J]` over a member drawn at random, exact and without
+    draws, so ``PullbackMetric(ensemble(decoders))`` serves wherever a metric is asked for, at K times the cost of one.
+
+    Three squared distances between the images of neighbours z and z' should not be confused:
+
+    * One member decodes both, :math:`E_k |f_k(z) - f_k(z')|^2`. This is the metric of ``ensemble``. It grows where the
+      members' deviations from their mean *change* with z, as they do where no data hold the members together, and so
+      shortest curves avoid such regions. A disagreement that is the same everywhere adds nothing.
+    * Only the size of the deviations counts, not their direction: :math:`|m(z) - m(z')|^2 + |s(z) - s(z')|^2` with the
+      members' standard deviation s. This is Eq. 2, ``PullbackMetric(e.mean, e.std)`` for ``e = ensemble(decoders)``.
+      Its metric is never larger than the first, and the same for two members. It takes torch's own forward mode.
+    * Two members drawn independently decode one each: :math:`E_{k,l} |f_k(z) - f_l(z')|^2 = |m(z) - m(z')|^2 + |s(z)|^2
+      + |s(z')|^2`. This is not 0 for z = z', so it belongs to no metric: summed over the segments of a curve it grows
+      with their number.
+
+    Args:
+        decoders: K >= 1 maps ``z (n, d) -> (n, D)``, as ``PullbackMetric`` takes them, with the same d and D.
+
+    Returns:
+        a module ``z (n, d) -> (n, K D)``. Its ``mean(z)`` and ``std(z)`` are the members' mean and standard deviation
+        ``(..., D)``, its ``decoders`` the members.
+
+    Raises:
+        TypeError: where ``decoders`` is not a sequence of callables. A module that is called itself, such as
+            ``nn.Sequential``, is one decoder and no sequence.
+        ValueError: for no decoders; on evaluation, where members differ in D, and as ``PullbackMetric``.
+
+    Note:
+        A feature map belongs into the members, ``lambda z: features(decoder(z))``, and not behind the stack. Curves
+        across the kinks of ReLU members are not found as polygons, as ``geodesic`` does for one decoder: prefer smooth
+        activations. ``std`` has kinks where all members agree in an output, which for two members is common.
+
+    Source:
+        Syrota, Moreno-Munoz & Hauberg 2024, who define this metric. The published energy draws a member per node.
+    """
+    if not isinstance(decoders, (list, tuple, nn.ModuleList)):
+        raise TypeError(f"decoders: got {type(decoders).__name__}, expected a list of decoders")
+    if len(decoders) == 0:
+        raise ValueError("decoders: got none, expected at least one")
+    for k, decoder in enumerate(decoders):
+        if not callable(decoder):
+            raise TypeError(f"decoders[{k}]: got {type(decoder).__name__}, expected a callable of a tensor")
+    return Ensemble(decoders)

@@ -1,14 +1,23 @@
-"""RBFPrecision and its fit: bandwidths, the optimum of the likelihood, values far from the data, degenerate data."""
+"""RBFPrecision and its fit: bandwidths, the optimum of the likelihood, values far from the data, degenerate data.
 
+Ensembles: the expected metric, the members' deviation, derivatives, cost.
+"""
+
+import copy
+import functools
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
-from problems import mlp
+from problems import conv_decoder, mlp
 from scipy.optimize import minimize
+from torch import nn
+from torch.autograd import gradcheck
 
-from geolib import PullbackMetric, RBFPrecision, fit_rbf_precision
+from geolib import PullbackMetric, RBFPrecision, ensemble, fit_rbf_precision, geodesic
+from geolib.jacobian import push_forward, push_forward_twice
 from geolib.variance import _activations, _fit_weights
 
 pytestmark = pytest.mark.smoke
@@ -292,3 +301,189 @@ def test_a_data_set_of_images_fits(generator):
     rbf = fit_rbf_precision(z, t, n_centers=64)
     assert torch.isfinite(rbf(z)).all()
     assert (rbf.precision(z) * t).mean() == pytest.approx(1, abs=0.05)
+
+
+# Ensembles
+
+MEMBERS = {
+    "alike": [mlp(seed=k) for k in range(4)],
+    "of other widths": [mlp(seed=0), mlp(seed=1, width=9), mlp(seed=2, gain=0.5)],
+    "functions": [functools.partial(lambda net, z: net(z).tanh(), mlp(seed=k)) for k in range(3)],
+    "convolutions": [conv_decoder(seed=k) for k in range(2)],
+}
+every_ensemble = pytest.mark.parametrize("members", MEMBERS.values(), ids=MEMBERS)
+
+
+def draws(generator, n=6, dtype=DTYPE):
+    return torch.randn(n, 2, generator=generator, dtype=DTYPE).to(dtype)
+
+
+@every_ensemble
+def test_the_metric_of_an_ensemble_is_the_mean_of_its_members_metrics(members, generator):
+    z = draws(generator)
+    expected = torch.stack([PullbackMetric(f)(z) for f in members]).mean(0)
+    torch.testing.assert_close(PullbackMetric(ensemble(members))(z), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_member_drawn_at_random_has_that_metric_on_average(generator):
+    members, z = MEMBERS["alike"], draws(generator, 1)
+    drawn = torch.randint(len(members), (4000,), generator=generator)
+    samples = torch.stack([PullbackMetric(f)(z)[0] for f in members])[drawn]
+    error = samples.std(0) / math.sqrt(len(samples))
+    assert ((PullbackMetric(ensemble(members))(z)[0] - samples.mean(0)).abs() < 4 * error).all()
+    # and the draws are many enough to tell the metric of the members' mean
+    assert ((PullbackMetric(ensemble(members).mean)(z)[0] - samples.mean(0)).abs() > 8 * error).any()
+
+
+@every_ensemble
+def test_the_mean_s_metric_and_that_of_the_deviations_add_up(members, generator):
+    z, e = draws(generator), ensemble(members)
+    deviations = ensemble([lambda z, f=f: f(z) - e.mean(z) for f in members])
+    parts = PullbackMetric(e.mean)(z) + PullbackMetric(deviations)(z)
+    torch.testing.assert_close(PullbackMetric(e)(z), parts, rtol=1e-10, atol=1e-10)
+    # by Cauchy-Schwarz the size of the deviations alone gives no larger metric
+    gap = PullbackMetric(e)(z) - PullbackMetric(e.mean, e.std)(z)
+    assert (torch.linalg.eigvalsh(gap) >= -1e-10).all()
+    # the deviations of two members are opposite, so their direction tells nothing
+    assert (float(gap.abs().max()) > 1e-3) == (len(members) > 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DTYPE])
+def test_an_ensemble_of_one_is_its_decoder(dtype, generator):
+    net, z = mlp(dtype=dtype), draws(generator, dtype=dtype)
+    one, plain = PullbackMetric(ensemble([net])), PullbackMetric(net)
+    assert torch.equal(one(z), plain(z))
+    assert torch.equal(one.immersion(z), plain.immersion(z))
+    assert one.latent_dim == plain.latent_dim == 2
+    assert one.kind == plain.kind
+    ours, theirs = (geodesic(metric, z[:3], z[3:]) for metric in (one, plain))
+    assert torch.equal(ours.points, theirs.points)
+
+
+def test_a_constant_disagreement_adds_nothing(generator):
+    net, z = mlp(), draws(generator)
+    shifted = ensemble([lambda z, c=c: net(z) + c for c in (0.0, 5.0, -3.0)])
+    torch.testing.assert_close(PullbackMetric(shifted)(z), PullbackMetric(net)(z), rtol=1e-12, atol=1e-12)
+    assert (shifted.std(z) > 3).all()
+
+
+@every_ensemble
+def test_mean_and_deviation_are_those_of_the_members(members, generator):
+    z, e = draws(generator), ensemble(members)
+    images = torch.stack([f(z) for f in members])
+    torch.testing.assert_close(e.mean(z), images.mean(0))
+    torch.testing.assert_close(e.std(z), images.std(0, correction=0))
+    assert e.std(z.reshape(2, 3, 2)).shape == (2, 3, images.shape[-1])
+    torch.testing.assert_close(e.std(z[0]), e.std(z)[0])
+
+
+def test_independent_members_are_a_distance_apart_at_one_point(generator):
+    """The third formula of the docstring: it is not 0 for z = z'."""
+    members = MEMBERS["alike"]
+    e, (a, b) = ensemble(members), draws(generator, 2)[:, None]
+    pairs = itertools.product(members, members)
+    expected = torch.stack([(f(a) - g(b)).square().sum() for f, g in pairs]).mean()
+    apart = (e.mean(a) - e.mean(b)).square().sum() + e.std(a).square().sum() + e.std(b).square().sum()
+    torch.testing.assert_close(apart, expected)
+
+
+def test_the_deviation_s_derivative_is_zero_where_it_is(generator):
+    net, z = mlp(), draws(generator)
+    alike = ensemble([net, net])
+    assert (alike.std(z) == 0).all()
+    torch.testing.assert_close(PullbackMetric(net, alike.std)(z), PullbackMetric(net)(z))
+    z.requires_grad_()
+    (slope,) = torch.autograd.grad(alike.std(z).sum(), z)
+    assert (slope == 0).all()
+    assert gradcheck(ensemble(MEMBERS["alike"]).std, (z[:2].detach().requires_grad_(),))
+
+
+@every_ensemble
+def test_derivatives_of_an_ensemble_are_those_of_its_stack(members, generator):
+    z, tangents = draws(generator, 3), torch.randn(2, 3, 2, generator=generator, dtype=DTYPE)
+    e = ensemble(members)
+    values, derivatives, pull = push_forward_twice(e, z, tangents)
+    expected = push_forward_twice(e.forward, z, tangents)  # torch's own modes, as for any function
+    torch.testing.assert_close(values, e(z))
+    torch.testing.assert_close(derivatives, expected[1])
+    torch.testing.assert_close(push_forward(e, z, tangents)[1], expected[1])
+    cotangent = torch.randn(values.shape, generator=generator, dtype=DTYPE)
+    for ours, theirs in zip(pull(cotangent), expected[2](cotangent), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_affine_members_have_no_second_derivatives(generator):
+    e = ensemble([nn.Linear(2, 5).double(), nn.Linear(2, 5).double()])
+    z = draws(generator, 3)
+    assert push_forward_twice(e, z, z.expand(1, 3, 2))[2](e(z))[1] is None
+    start, end = draws(generator, 2)
+    assert bool(geodesic(PullbackMetric(e), start, end).converged)
+
+
+def test_geodesics_of_an_ensemble_converge(generator):
+    start, end = draws(generator, 10).chunk(2)
+    metric = PullbackMetric(ensemble([mlp(seed=k, gain=1) for k in range(5)]))
+    g = geodesic(metric, start, end)
+    assert g.converged.all()
+    assert (g.improvement > 0).all()
+
+
+def test_an_ensemble_carries_its_members(generator):
+    nets = [mlp(seed=k) for k in range(2)]
+    first, second = nets
+    e = ensemble([first, lambda z: 2 * second(z)])
+    assert {id(p) for p in e.parameters()} == {id(p) for net in nets for p in net.parameters()}
+    assert ensemble(nn.ModuleList(nets)).decoders == nets
+    single = copy.deepcopy(ensemble(nets)).float()
+    z = draws(generator)
+    torch.testing.assert_close(single(z.float()), ensemble(nets)(z).float(), rtol=1e-4, atol=1e-4)
+    length = geodesic(PullbackMetric(e), z[:1], z[1:2], differentiable=True).length
+    slopes = torch.autograd.grad(length.sum(), list(e.parameters()))
+    assert all(bool((slope != 0).any()) for slope in slopes[::2])
+    trained = ensemble([nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.5)), nn.Linear(2, 3)])
+    with pytest.raises(ValueError, match="Dropout layer is in training mode"):
+        PullbackMetric(trained)(z.float())
+
+
+@pytest.mark.parametrize(
+    ("decoders", "error", "sentence"),
+    [
+        (mlp(), TypeError, "decoders: got Sequential, expected a list of decoders"),
+        (len, TypeError, "decoders: got builtin_function_or_method, expected a list of decoders"),
+        ([], ValueError, "decoders: got none"),
+        ([mlp(), 3], TypeError, r"decoders\[1\]: got int, expected a callable"),
+    ],
+)
+def test_bad_decoders_are_told(decoders, error, sentence):
+    with pytest.raises(error, match=sentence):
+        ensemble(decoders)
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (mlp(D=5), r"decoders\[1\]: returned 5 outputs, expected 7 like decoders\[0\]"),
+        (lambda z: z[0].repeat(7), r"decoders\[1\]: returned shape \(14,\) for"),
+    ],
+)
+def test_members_that_do_not_fit_are_told(other, sentence, generator):
+    with pytest.raises(ValueError, match=sentence):
+        PullbackMetric(ensemble([mlp(), other]))(draws(generator))
+
+
+def test_an_ensemble_is_evaluated_no_more_often_than_one_decoder(generator):
+    """K times the cost of one, and nothing else: a metric is one pass through every member."""
+    calls = []
+
+    class Counted(nn.Sequential):
+        def forward(self, z):
+            calls.append(len(z))
+            return super().forward(z)
+
+    members = [Counted(*mlp(seed=k)) for k in range(5)]
+    z = draws(generator, 40)
+    metric = PullbackMetric(ensemble(members))
+    metric(z)  # tries the maps
+    calls.clear()
+    metric(z)
+    assert calls == 5 * [40]
