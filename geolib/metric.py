@@ -42,6 +42,12 @@ class PullbackMetric:
         digit of its smallest eigenvalue. In Eq. 4 the features' Jacobian is taken at the mean, as the paper does; for a
         feature map that is not linear this is an approximation of the expectation.
 
+        A decoder of probabilities p of independent Bernoulli pixels has a metric of its own, the Fisher-Rao metric
+        :math:`\sum_k \nabla p_k \nabla p_k^T / (p_k (1 - p_k))`. It is the pull-back of
+        :math:`p \mapsto 2 \arcsin \sqrt p`, so ``features`` serves; by logits a, as p rounds to 0 or 1, where the
+        derivative by p is infinite: ``PullbackMetric(logits, features=lambda a: 2 * torch.atan(torch.tanh(a / 4)))``,
+        where ``logits`` is the decoder without its last sigmoid (of an ``nn.Sequential``, ``decoder[:-1]``).
+
     Source:
         Michelis & Becker 2021, Eqs. 1-4 and App. E; Eq. 2 is from Arvanitidis et al. 2018.
     """

@@ -111,6 +111,70 @@ def test_what_cannot_be_classified(data):
         fit_logistic(data, strength=0)
 
 
+# --- Bernoulli pixels
+
+
+def enumerated_fisher(logits, z):
+    """The Fisher matrix at ``z (d,)`` as the mean outer product of scores, over all outcomes of a few pixels."""
+    a = logits(z)
+    outcomes = torch.cartesian_prod(*[torch.tensor([0.0, 1.0], dtype=z.dtype)] * len(a))
+
+    def log_likelihood(z, x):
+        a = logits(z)
+        return (x * a - torch.nn.functional.softplus(a)).sum()
+
+    scores = torch.stack([torch.func.grad(log_likelihood)(z, x) for x in outcomes])
+    chance = torch.stack([log_likelihood(z, x) for x in outcomes]).exp()
+    assert float(chance.sum()) == pytest.approx(1)
+    return torch.einsum("x,xa,xb->ab", chance, scores, scores)
+
+
+def decoder_of_few_pixels(scale=1.0):
+    layers = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 5))
+    random = torch.Generator().manual_seed(2)
+    for parameter in layers.parameters():
+        parameter.detach().normal_(generator=random)
+    torch.nn.init.normal_(layers[2].weight, std=scale, generator=random)
+    return layers.double().requires_grad_(False)
+
+
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+def test_the_metric_of_bernoulli_pixels_is_their_fisher_matrix(scale):
+    logits = decoder_of_few_pixels(scale)
+    z = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.stack([enumerated_fisher(logits, each) for each in z])
+    for angles in (features.bernoulli_angles, lambda a: 2 * torch.atan(torch.tanh(a / 4))):  # and as documented
+        torch.testing.assert_close(PullbackMetric(logits, features=angles)(z), expected, rtol=1e-8, atol=1e-10)
+
+
+def test_angles_are_those_of_the_square_root_of_probabilities():
+    p = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    found = features.bernoulli_angles(torch.logit(p[1:-1]))
+    torch.testing.assert_close(found, 2 * p[1:-1].sqrt().arcsin())
+    ends = features.bernoulli_angles(torch.tensor([-1e30, -1e3, 1e3, 1e30]))
+    torch.testing.assert_close(ends, torch.tensor([0, 0, torch.pi, torch.pi]), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_pixels_that_are_surely_black_or_white_have_finite_derivatives(dtype):
+    logits = torch.tensor([-1e30, -1e4, -200, -40, -20, 0, 20, 40, 200, 1e4, 1e30], dtype=dtype, requires_grad=True)
+    (slope,) = torch.autograd.grad(features.bernoulli_angles(logits).sum(), logits, create_graph=True)
+    p = torch.sigmoid(logits.detach().double())
+    torch.testing.assert_close(slope.detach().double(), (p * (1 - p)).sqrt(), rtol=1e-3, atol=1e-7)
+    (bend,) = torch.autograd.grad(slope.sum(), logits)
+    assert bool(torch.isfinite(bend).all())
+
+
+def test_geodesics_of_bernoulli_pixels_where_nearly_all_are_black_or_white():
+    logits = decoder_of_few_pixels(30.0).float()
+    metric = PullbackMetric(logits, features=features.bernoulli_angles)
+    z = torch.randn(6, 2, generator=torch.Generator().manual_seed(1))
+    found = geodesic(metric, z[:3], z[3:])
+    assert bool((found.length <= found.line_length * (1 + 1e-5)).all())
+    # no pixel can go farther than from black to white and all of them at once
+    assert bool(torch.isfinite(found.length).all())
+
+
 # --- VGG-19
 
 

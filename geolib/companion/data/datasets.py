@@ -174,6 +174,28 @@ def few_digits(classes: Iterable[int] | None = None) -> ImageData:
     return replace(load("mnist", classes=classes, source="bundled"), name="few_digits", notice="")
 
 
+def binarised_digits(n_per_class: int) -> ImageData:
+    """MNIST with every pixel 0 or 1, by a threshold of 1/2, and at most so many training images per class.
+
+    Chen et al. 2018 do not say how they binarise. Others draw a pixel with its grey level as its probability.
+
+    Args:
+        n_per_class: the first of each class are taken; at least 1.
+    """
+    if n_per_class < 1:
+        raise ValueError(f"n_per_class: got {n_per_class}, expected at least 1")
+    data = load("mnist")
+    first = torch.cat([(data.train_labels == label).nonzero()[:n_per_class, 0] for label in data.classes])
+    first = first.sort().values
+    return replace(
+        data,
+        name="mnist_binarised",
+        train_images=(data.train_images[first] > 0.5).float(),
+        train_labels=data.train_labels[first],
+        test_images=(data.test_images > 0.5).float(),
+    )
+
+
 def _checked_classes(classes: Iterable[int] | None) -> tuple[int, ...]:
     if classes is None:
         return CLASSES

@@ -1,4 +1,4 @@
-"""Feature maps on top of a generator: multinomial logistic regression, and a layer of VGG-19."""
+"""Feature maps on top of a generator: logistic regression, a layer of VGG-19, and the angles of Bernoulli pixels."""
 
 import hashlib
 import math
@@ -73,6 +73,26 @@ def fit_logistic(data: ImageData, *, strength: float = 1.0, device: torch.device
     said = logits(data.test_images.to(device)).argmax(-1).cpu()
     accuracy = float((torch.tensor(data.classes)[said] == data.test_labels).double().mean())
     return Logistic(logits, nn.Sequential(logits, nn.Softmax(dim=-1)), data.classes, strength, accuracy)
+
+
+def bernoulli_angles(logits: Tensor) -> Tensor:
+    r"""The map whose pull-back is the Fisher-Rao metric of independent Bernoulli pixels, :math:`2 \arcsin \sqrt p`.
+
+    Its derivative by the logit is :math:`\sqrt{p (1 - p)}`, which is finite everywhere; that by p is not at 0 and 1,
+    where a sigmoid in float32 arrives. So it is written for logits, as
+    :math:`\frac{\pi}{2} + 2 \arctan \tanh \frac{a}{4}`, and ``PullbackMetric`` is given the decoder without its last
+    sigmoid.
+
+    Args:
+        logits: a, any shape.
+
+    Returns:
+        angles from 0 to pi, of the same shape.
+
+    Source:
+        Bhattacharyya 1943, for one variable the square root that makes its variance constant; Rao 1945, the metric.
+    """
+    return math.pi / 2 + 2 * torch.atan(torch.tanh(logits / 4))
 
 
 VGG_VARIABLE = "GEOLIB_VGG"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from geolib.companion.cache.profiles import check_profile
-from geolib.companion.data import datasets, moons, surfaces
+from geolib.companion.data import datasets, moons, pendulum, robot_arm, surfaces
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import generators
 from geolib.companion.models.convolutional import ConvolutionalTraining, TrainedDecoder, trained_decoder
@@ -17,6 +17,7 @@ from geolib.companion.models.michelis_becker import PRECISION
 from geolib.companion.models.networks.autoencoder import Autoencoder, AutoencoderConfig
 from geolib.companion.models.networks.gan import GAN, GANConfig
 from geolib.companion.models.networks.isometric import IsometricConfig
+from geolib.companion.models.networks.iwae import IWAE, IWAEConfig
 from geolib.companion.models.networks.learned_variance import LearnedVarianceConfig
 from geolib.companion.models.networks.schedule import ConstantTraining, DecayingTraining, FilledTraining, TrainingConfig
 from geolib.companion.models.networks.vae import VAE, ConvolutionalVAEConfig, VAEConfig
@@ -34,6 +35,9 @@ FASHION = (0, 1, 7)
 _PAPER_IMAGES = 18000 - 1800  # of these classes, less those held out
 FEW = 750
 """images per class on which the decoder of their code is trained here; their code takes 3,000"""
+
+BINARISED = 1000
+"""binarised digits per class, on which the model of Chen et al. 2018 is trained here"""
 
 
 def _load_digits() -> ImageData:
@@ -142,8 +146,8 @@ class MeanRecipe:
     label: str
     """what figures and progress bars call the model"""
     load: Callable[[], ImageData]
-    kind: type[Autoencoder] | type[GAN]
-    model: AutoencoderConfig | GANConfig
+    kind: type[Autoencoder] | type[GAN] | type[IWAE]
+    model: AutoencoderConfig | GANConfig | IWAEConfig
     training: TrainingConfig
 
     @cached_property
@@ -242,6 +246,22 @@ def _surface(shape: str) -> Callable[[str, int], Recipe]:
     return recipe
 
 
+def _iwae(
+    name: str,
+    label: str,
+    load: Callable[[], ImageData],
+    model: IWAEConfig,
+    epochs: tuple[int, int],
+    learning_rate: float = 3e-3,
+) -> Callable[[str, int], MeanRecipe]:
+    def recipe(profile: str, seed: int) -> MeanRecipe:
+        chosen = epochs[0] if profile == "quick" else epochs[1]
+        training = TrainingConfig(epochs=chosen, variance_epochs=1, learning_rate=learning_rate, seed=seed)
+        return MeanRecipe(name, label, load, IWAE, model, training)
+
+    return recipe
+
+
 def _convolutional(profile: str, seed: int) -> ConvolutionalRecipe:
     training = ConvolutionalTraining(epochs=1 if profile == "quick" else 5, seed=seed)
     return ConvolutionalRecipe("convolutional", _load_digits, training)
@@ -280,6 +300,29 @@ _RECIPES = {
     # Danielou et al. 2024: three classes of Fashion-MNIST, and surfaces in space
     "fashion": _fashion,
     **{f"surface_{shape}": _surface(shape) for shape in surfaces.SHAPES},
+    # Chen et al. 2018: importance-weighted autoencoders. A Gaussian likelihood has twice the deviation of the noise in
+    # a pixel, and about that of the noise in the position of the last joint.
+    "iwae_pendulum": _iwae(
+        "iwae_pendulum",
+        "IWAE of the pendulum",
+        pendulum.load,
+        IWAEConfig(data_dim=256, widths=(128, 64), output_variance=0.01),
+        (40, 200),
+    ),
+    "iwae_arm": _iwae(
+        "iwae_arm",
+        "IWAE of the arm",
+        robot_arm.load,
+        IWAEConfig(data_dim=12, widths=(64, 64), output_variance=1e-3),
+        (60, 300),
+    ),
+    "iwae_digits": _iwae(
+        "iwae_digits",
+        "IWAE of binarised digits",
+        lambda: datasets.binarised_digits(BINARISED),
+        IWAEConfig(likelihood="bernoulli"),
+        (6, 60),
+    ),
     # sixteen latent dimensions, for solvers
     "convolutional": _convolutional,
 }
