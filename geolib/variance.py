@@ -144,12 +144,22 @@ def fit_rbf_precision(
     checks.positive("curvature", curvature)
     checks.positive("zeta", zeta)
 
-    with torch.no_grad():
-        centers, labels = _cluster(latents, n_centers, checks.integer("seed", seed, at_least=0))
-        bandwidths = _bandwidths(latents, centers, labels, curvature)
-        activations = _activations(latents, centers, bandwidths)
-        weights = _fit_weights(activations, variance_target, zeta)
-        return RBFPrecision(centers, bandwidths, weights, zeta)
+    centers, bandwidths = place_centers(latents, n_centers, curvature, checks.integer("seed", seed, at_least=0))
+    return fit_to(latents, variance_target, centers, bandwidths, zeta)
+
+
+@torch.no_grad()
+def place_centers(latents: Tensor, n_centers: int, curvature: float, seed: int) -> tuple[Tensor, Tensor]:
+    """The centres ``(K, d)`` and bandwidths ``(K,)`` of ``fit_rbf_precision``."""
+    centers, labels = _cluster(latents, n_centers, seed)
+    return centers, _bandwidths(latents, centers, labels, curvature)
+
+
+@torch.no_grad()
+def fit_to(latents: Tensor, variance_target: Tensor, centers: Tensor, bandwidths: Tensor, zeta: float) -> RBFPrecision:
+    """The weights of ``fit_rbf_precision``, given where the centres are and how far they reach."""
+    weights = _fit_weights(_activations(latents, centers, bandwidths), variance_target, zeta)
+    return RBFPrecision(centers, bandwidths, weights, zeta)
 
 
 def _cluster(latents: Tensor, n_centers: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -19,13 +19,15 @@ class TabulatedMetric:
     """the largest relative error of the tensor at the points where it was compared"""
     typical_error: float
     """the median of these errors"""
+    logs: Tensor
+    """``(n + 1, n + 1, 3)``, x first: m, p and b at the nodes, where log M is [[m + p, b], [b, m - p]]"""
 
     def __init__(self, nodes: Tensor, lower: Tensor, upper: Tensor):
         n = len(nodes) - 1
         self.lower, self.upper, self.resolution = lower, upper, n
         # Each row of the table holds the values at all nodes of one cell, because at few points the number of
         # operations decides the time. The far nodes come first, and a ring of NaN cells surrounds the box.
-        logs = _logarithm(nodes)
+        logs = self.logs = _logarithm(nodes)
         table = logs.new_full((n + 2, n + 2, 12), torch.nan)
         table[1:-1, 1:-1] = torch.cat([logs[i : i + n, j : j + n] for i in (1, 0) for j in (1, 0)], dim=-1)
         self._table = table.flatten(0, 1)

@@ -1,0 +1,1 @@
+"""A map of the latent plane that can be touched: one ES module, live in JupyterLab and on a page without a kernel."""

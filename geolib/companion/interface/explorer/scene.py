@@ -1,0 +1,150 @@
+"""What the explorer's module is given, as JSON values: tables, the decoder's weights, points, pairs and choices."""
+
+import base64
+import itertools
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from geolib.companion.figures import plots
+from geolib.companion.models.generators import Generator
+from geolib.companion.models.networks.vae import ACTIVATIONS
+from geolib.companion.studies.linear_interpolation.explorer import RESOLUTION, Explored, Found, Landscape, Setting
+from geolib.evaluation import RelativeImprovement
+
+_LEVELS = 2**16 - 1
+_ACTIVATIONS = {**{kind: name for name, kind in ACTIVATIONS.items()}, nn.Sigmoid: "sigmoid"}
+_MOST_POINTS = 1500
+CURVATURES = tuple(0.25 * k for k in range(1, 13))
+CENTERS = (4, 8, *range(16, 129, 16))
+ZETAS = tuple(10.0**k for k in range(-5, 1))
+
+
+def floats(values: Tensor) -> str:
+    """Values as little-endian float32 in base64, for ``floats`` of the module."""
+    return base64.b64encode(plots.to_numpy(values).astype("<f4").tobytes()).decode()
+
+
+def steps(values: Tensor) -> dict[str, Any]:
+    """Values ``(..., C)`` as 16-bit steps between the smallest and the largest of each channel, for ``steps``."""
+    flat = plots.to_numpy(values).reshape(-1, values.shape[-1]).astype(np.float64)
+    low, high = flat.min(0), flat.max(0)
+    step = np.where(high > low, (high - low) / _LEVELS, 1.0)
+    data = base64.b64encode(np.rint((flat - low) / step).astype("<u2").tobytes()).decode()
+    return {"data": data, "low": low.tolist(), "step": step.tolist()}
+
+
+def decoder(mean: nn.Sequential) -> list[dict[str, Any]]:
+    """The layers of a chain of linear maps and activations.
+
+    Raises:
+        ValueError: for a decoder that is made of anything else.
+    """
+    layers = list(mean)
+    known = len(layers) % 2 == 0 and all(
+        isinstance(linear, nn.Linear) and type(activation) in _ACTIVATIONS
+        for linear, activation in zip(layers[::2], layers[1::2], strict=True)
+    )
+    if not known:
+        got = ", ".join(type(layer).__name__ for layer in layers)
+        raise ValueError(f"mean: got {got}, expected nn.Linear and tanh or sigmoid in turn")
+    return [
+        {"weight": floats(linear.weight), "bias": floats(linear.bias), "activation": _ACTIVATIONS[type(activation)]}
+        for linear, activation in zip(layers[::2], layers[1::2], strict=True)
+    ]
+
+
+def choices(first: Setting, **values: Iterable[float]) -> dict[str, list]:
+    """What each control offers, in order, the values of ``first`` among them."""
+    return {
+        "variance": ["rbf", "network", "none"],
+        **{name: sorted({*chosen, getattr(first, name)}) for name, chosen in values.items()},
+    }
+
+
+def key(setting: Setting, offered: dict[str, list]) -> str:
+    """The name of a setting's table: its variance, and the places of its numbers among those offered."""
+    if setting.variance != "rbf":
+        return setting.variance
+    places = [offered[name].index(getattr(setting, name)) for name in ("curvature", "n_centers", "zeta")]
+    return "-".join(map(str, ["rbf", *places]))
+
+
+def setting(state: dict[str, Any], offered: dict[str, list]) -> Setting:
+    """The setting that a page asks for: a variance, and places among the numbers offered."""
+    numbers = {name: offered[name][state[name]] for name in ("curvature", "n_centers", "zeta")}
+    return Setting(state["variance"], **numbers)
+
+
+def table(landscape: Landscape) -> dict[str, Any]:
+    """One setting's metric and log sum sigma at the nodes."""
+    sigma = None if landscape.log_sigma is None else steps(landscape.log_sigma.reshape(-1, 1))
+    return {"logs": steps(landscape.table.logs), "log_sigma": sigma}
+
+
+def improvement(samples: RelativeImprovement) -> dict[str, Any]:
+    """Mean and half the width of its interval, in per cent, of a small Algorithm 1."""
+    half = samples.half_width
+    n = len(samples.improvement)
+    return {"mean": 100 * samples.mean, "half": None if math.isnan(half) else 100 * half, "n": n}
+
+
+def scene(found: Found, offered: dict[str, list], *, run: dict[str, Any], notice: str = "") -> dict[str, Any]:
+    """All that the page needs to draw the first state, and to work without a kernel.
+
+    Args:
+        found: what the study measured.
+        offered: the values of the controls, from ``choices``.
+        run: profile and seed, for the code that reproduces a state.
+        notice: what a reader must know of the data.
+    """
+    explored, first = found.explored, found.explored.first
+    return {
+        "box": {"n": RESOLUTION, "lower": explored.lower.tolist(), "upper": explored.upper.tolist()},
+        "decoder": decoder(explored.g.vae.mean),
+        **_points(explored.g),
+        "choices": offered,
+        "first": {"variance": first.variance, **{n: offered[n].index(getattr(first, n)) for n in list(offered)[1:]}},
+        "ends": [z.tolist() for z in found.ends],
+        "pairs": _pairs(found),
+        "tables": {key(first, offered): {**table(found.landscape), "improvement": improvement(found.samples)}},
+        "run": run,
+        "notice": notice,
+    }
+
+
+def add(to: dict[str, Any], explored: Explored, settings: Iterable[Setting], *, seed: int) -> None:
+    """Tables of more settings, with their Algorithm 1, into a scene."""
+    for one in settings:
+        landscape = explored.landscape(one)
+        to["tables"][key(one, to["choices"])] = {
+            **table(landscape),
+            "improvement": improvement(landscape.improvement(seed=seed)),
+        }
+
+
+def every(offered: dict[str, list]) -> list[Setting]:
+    """All settings that the controls can reach."""
+    numbers = itertools.product(*(offered[name] for name in ("curvature", "n_centers", "zeta")))
+    return [Setting("network"), Setting("none"), *(Setting("rbf", *chosen) for chosen in numbers)]
+
+
+def _points(g: Generator) -> dict[str, Any]:
+    labels: NDArray = plots.to_numpy(g.test_labels)[:_MOST_POINTS]
+    return {"points": floats(g.test_latents[:_MOST_POINTS]), "labels": labels.tolist(), "classes": list(g.data.classes)}
+
+
+def _pairs(found: Found) -> list[dict[str, Any]]:
+    g = found.explored.g
+    return [
+        {
+            "ends": [g.test_latents[k].tolist() for k in ends],
+            "labels": [int(g.test_labels[k]) for k in ends],
+            "improvement": float(improved),
+        }
+        for *ends, improved in zip(found.first, found.second, found.exact.improvement, strict=True)
+    ]

@@ -1,0 +1,236 @@
+"""Notebook 16: the geometry that the explorer shows, from settings of the variance to tables, curves and numbers."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from geolib import PullbackMetric, RBFPrecision, checks, geodesic, relative_improvement
+from geolib.companion.models import generators
+from geolib.companion.models.generators import Generator
+from geolib.companion.models.grid import LatentGrid
+from geolib.companion.studies import summaries
+from geolib.evaluation import RelativeImprovement
+from geolib.paths.result import Geodesic
+from geolib.plane.tabulated import TabulatedMetric
+from geolib.variance import fit_to, place_centers
+
+VARIANCES = ("rbf", "network", "none")
+"""the RBF variance, the decoder's own variance network, or the decoder's mean alone"""
+RESOLUTION = 100
+"""cells of a table along each axis"""
+GROUPS = 256
+"""of neighbouring training images, whose means the weights of a refit see: a tenth of the work and less. On the digits,
+log sum sigma then differs by 0.06 from a fit to all images, and by 0.15 from one with other centres"""
+GROUPS_PER_CENTER = 4
+N_SAMPLES = 50
+"""pairs of the small Algorithm 1"""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the sliders set. Without the RBF variance, its three numbers say nothing."""
+
+    variance: str = "rbf"
+    """one of ``VARIANCES``"""
+    curvature: float = 1.25
+    n_centers: int = 64
+    zeta: float = 1e-3
+
+    def __post_init__(self):
+        if self.variance not in VARIANCES:
+            raise ValueError(f"variance: got {self.variance!r}, expected one of {', '.join(map(repr, VARIANCES))}")
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """One setting's metric, and its table."""
+
+    setting: Setting
+    metric: PullbackMetric
+    table: TabulatedMetric
+    log_sigma: Tensor | None
+    """``(n + 1, n + 1)`` at the table's nodes, x first; None where there is no variance"""
+
+    def clipped(self, z: Tensor) -> Tensor:
+        """The table's tensors ``(..., 2, 2)``, and beyond its box those of the nearest point in it, as in the page."""
+        return self.table(torch.clamp(z, self.table.lower, self.table.upper))
+
+    def improvement(self, *, seed: int = 0) -> RelativeImprovement:
+        """A small Algorithm 1, with the metric itself."""
+        return relative_improvement(self.metric, n_samples=N_SAMPLES, seed=seed)
+
+    def curve(self, start: Tensor, end: Tensor) -> Geodesic:
+        """The geodesics between points ``(..., 2)``, with the metric itself."""
+        return geodesic(self.metric, start, end)
+
+
+class Explored:
+    """A generator whose variance is refitted again and again; what does not change is computed once.
+
+    Args:
+        g: a generator with two latent dimensions.
+        first: the setting that ``g`` was fitted with.
+        seed: of k-means.
+
+    Raises:
+        ValueError: for another number of latent dimensions.
+    """
+
+    def __init__(self, g: Generator, first: Setting, *, seed: int = 0):
+        if g.train_latents.shape[-1] != 2:
+            raise ValueError(f"g: got {g.train_latents.shape[-1]} latent dimensions, expected 2")
+        self.g, self.first, self.seed = g, first, seed
+        grid = LatentGrid.around(g.test_latents, resolution=RESOLUTION + 1)
+        self.lower, self.upper = (torch.stack([grid.x[k], grid.y[k]]) for k in (0, -1))
+        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
+        self._nodes = torch.cartesian_prod(grid.x, grid.y)
+
+    @cached_property
+    def _target(self) -> Tensor:
+        z = self.g.train_latents
+        return generators.variance_target(self.g.vae, self.g.data.train_images.to(z.device), z)
+
+    def _groups(self, times: int) -> tuple[Tensor, Tensor]:
+        """Mean latents ``(m, 2)`` of groups of neighbours, and the means of what is fitted there ``(m, D)``."""
+        if times not in self._kept:
+            groups = halved(self.g.train_latents, times)
+            self._kept[times] = tuple(
+                torch.stack([x[group].mean(0) for group in groups]) for x in (self.g.train_latents, self._target)
+            )
+        return self._kept[times]
+
+    @cached_property
+    def _mean_tensors(self) -> Tensor:
+        return self._tensors(self.g.vae.mean)
+
+    def landscape(self, setting: Setting) -> Landscape:
+        """The geometry of a setting.
+
+        Raises:
+            ValueError: for a setting that cannot be fitted.
+        """
+        mean = self.g.vae.mean
+        if setting.variance == "none":
+            return Landscape(setting, PullbackMetric(mean), self._table(self._mean_tensors), None)
+        std = self.g.vae.std if setting.variance == "network" else self._rbf(setting)
+        table = self._table(self._mean_tensors + self._tensors(std))
+        log_sigma = summaries.log_sigma(std, self._nodes).reshape(RESOLUTION + 1, -1)
+        return Landscape(setting, PullbackMetric(mean, std), table, log_sigma)
+
+    def _rbf(self, setting: Setting) -> RBFPrecision:
+        if setting == self.first:
+            return self.g.rbf
+        z = self.g.train_latents
+        if checks.integer("n_centers", setting.n_centers, at_least=1) > len(z):
+            raise ValueError(f"n_centers: got {setting.n_centers}, expected at most the number of latents, {len(z)}")
+        for name in ("curvature", "zeta"):
+            checks.positive(name, getattr(setting, name))
+        centers = place_centers(z, setting.n_centers, setting.curvature, self.seed)
+        n_groups = max(GROUPS, GROUPS_PER_CENTER * setting.n_centers)
+        return fit_to(*self._groups(math.ceil(math.log2(n_groups))), *centers, setting.zeta)
+
+    @torch.no_grad()
+    def _tensors(self, immersion: Callable[[Tensor], Tensor]) -> Tensor:
+        """J^T J ``(m, 2, 2)`` of a map at all nodes: the metric of mean and deviation is the sum of both."""
+        pullback = PullbackMetric(immersion)
+        return torch.cat([pullback(part) for part in self._nodes.split(256)])
+
+    def _table(self, tensors: Tensor) -> TabulatedMetric:
+        side = RESOLUTION + 1
+        return TabulatedMetric(tensors.reshape(side, side, 2, 2), self.lower, self.upper)
+
+
+def halved(points: Tensor, times: int) -> list[Tensor]:
+    """Indices of neighbours among ``points (n, 2)``, in groups of nearly the same size.
+
+    The points are halved along the longer side of what they cover, and their halves again, ``times`` times or until
+    groups have one or two points.
+    """
+    groups = [torch.arange(len(points), device=points.device)]
+    for _ in range(min(times, int(math.log2(len(points))))):
+        halves = []
+        for group in groups:
+            own = points[group]
+            order = own[:, (own.amax(0) - own.amin(0)).argmax()].argsort()
+            halves += group[order].tensor_split(2)
+        groups = halves
+    return groups
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the explorer shows first, and how far its table's curves are from those of the metric."""
+
+    explored: Explored
+    landscape: Landscape
+    first: Tensor
+    """``(n,)``, indices of test images"""
+    second: Tensor
+    """``(n,)``"""
+    exact: Geodesic
+    """the curves between these images' latents, ``(n,)``"""
+    on_table: Geodesic
+    """the same with the table in the metric's place"""
+    samples: RelativeImprovement
+
+    @property
+    def shown(self) -> int:
+        """The pair that the explorer opens with: the one whose line can be shortened most."""
+        return int(self.exact.improvement.argmax())
+
+    @property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """Its latents ``(2,)``."""
+        latents = self.explored.g.test_latents
+        return latents[self.first[self.shown]], latents[self.second[self.shown]]
+
+    @property
+    def differences(self) -> Tensor:
+        """How much longer the curves are on the table than with the metric, relative ``(n,)``."""
+        return (self.on_table.length / self.exact.length - 1).double()
+
+    @property
+    def numbers(self) -> list[dict[str, Any]]:
+        """Rows of the numbers table: none, as this is no figure of a paper and no finding."""
+        return []
+
+    @property
+    def how_near(self) -> str:
+        """How near the table's curves are to those of the metric, in words."""
+        size = 100 * self.differences.abs()
+        return (
+            f"Over {len(size)} pairs of test images, lengths on the table differ from those of the metric by "
+            f"{summaries.median(size):.2f} % in the median and {float(size.max()):.1f} % at most"
+        )
+
+    @property
+    def what_is_gained(self) -> str:
+        """How much shorter the curve is, for the pair shown and on average, in words."""
+        half = 100 * self.samples.half_width
+        margin = "" if math.isnan(half) else f" ± {half:.2f}"
+        return (
+            f"The curve in the figure is {100 * float(self.exact.improvement[self.shown]):.1f} % shorter than the "
+            f"straight line. Algorithm 1 gives a mean of {100 * self.samples.mean:.2f}{margin} % over {N_SAMPLES} pairs"
+        )
+
+
+def measure(g: Generator, first: Setting, *, n_pairs: int, seed: int) -> Found:
+    """What the explorer opens with, and how near its tables are.
+
+    Args:
+        g: a generator with two latent dimensions.
+        first: the setting that ``g`` was fitted with.
+        n_pairs: pairs of test images, those of notebook 05 where the seed is the same.
+        seed: of the pairs and of Algorithm 1.
+    """
+    explored = Explored(g, first, seed=seed)
+    landscape = explored.landscape(first)
+    pairs = generators.test_pairs(g.data, n_pairs, seed=seed)
+    start, end = (g.test_latents[chosen] for chosen in pairs)
+    exact, on_table = (geodesic(metric, start, end) for metric in (landscape.metric, landscape.clipped))
+    return Found(explored, landscape, *pairs, exact, on_table, landscape.improvement(seed=seed))
