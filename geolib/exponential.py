@@ -49,6 +49,7 @@ def expmap(metric: Metric, start: Tensor, velocity: Tensor, *, rtol: float = 1e-
     z, v, batch = checks.pairs(start, velocity, names=("start", "velocity"))
     checks.positive("rtol", rtol)
     metric(z)  # checks its shape and that it is finite
+    metric.try_at(z)
     return _flow(metric, z, v, rtol).reshape(*batch, z.shape[-1])
 
 

@@ -86,7 +86,9 @@ def geodesic(
 
     Raises:
         TypeError, ValueError: for arguments of the wrong type, shape, dtype or device; for no pairs; for an option that
-            the method does not have; where the metric is not finite on a curve.
+            the method does not have; where the metric is not finite on a curve; for a callable that is random, mixes
+            the rows of a batch, changes without passing a gradient, or is not symmetric and positive semidefinite at
+            some of the ends and the points between them.
         GeodesicError: with ``throw``, where a curve did not converge.
 
     Source:
@@ -103,6 +105,7 @@ def geodesic(
     guess = _check_init(init, start, end, batch)
 
     with torch.no_grad():
+        metric.try_at(torch.cat([start, (start + end) / 2, end]))
         graph = functools.cache(functools.partial(_graph, metric, latents, start))
         start_paths = _start_paths(metric, init, latents, method, start.shape[-1], graph)
         task = Task(

@@ -1,4 +1,4 @@
-"""Values and derivatives of any torch callable along tangent vectors, and what it must be to have them."""
+"""Values and derivatives of any torch callable along tangent vectors."""
 
 import functools
 import itertools
@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.func import jvp, vmap
-
-from geolib import checks
 
 Map = Callable[[Tensor], Tensor]
 
@@ -53,6 +51,12 @@ def refuse_training_mode(name: str, function: Map | None) -> None:
 def call(name: str, function: Map, z: Tensor) -> Tensor:
     """``function(z)`` for ``z (n, d)``, its type, rank and batch size checked."""
     out = function(z)
+    check_values(name, out, z)
+    return out
+
+
+def check_values(name: str, out: object, z: Tensor) -> None:
+    """Check the type, rank and batch size of a map's value at ``z (n, d)``."""
     if not isinstance(out, Tensor):
         raise ValueError(f"{name}: returned {type(out).__name__}, expected a tensor (n, D)")
     if out.ndim != 2 or out.shape[0] != z.shape[0]:
@@ -60,42 +64,6 @@ def call(name: str, function: Map, z: Tensor) -> Tensor:
             f"{name}: returned shape {tuple(out.shape)} for {z.shape[0]} points, expected ({z.shape[0]}, D); "
             f"flatten images and keep the batch size"
         )
-    return out
-
-
-@torch.no_grad()
-def try_map(name: str, function: Map, z: Tensor) -> Tensor:
-    """``function(z)`` for one point ``z (1, d)``, after trying what would go wrong later.
-
-    Raises:
-        ValueError: where it fails, is not finite at z, is random, mixes the rows of a batch, or does not depend on z.
-        TypeError: where it returns another dtype or device.
-    """
-    kind = f"points of shape {tuple(z.shape)}, {z.dtype}, {z.device}"
-    two = torch.cat([z, z + 1e-2 * (1 + z.abs())])  # equal points would hide a map that mixes its rows
-    try:
-        function(z)
-        with torch.enable_grad():
-            recorded = function(two.clone().requires_grad_())
-        with torch.autograd.forward_ad.dual_level():
-            dual = function(torch.autograd.forward_ad.make_dual(two, torch.ones_like(two)))
-            tangent = torch.autograd.forward_ad.unpack_dual(dual).tangent if isinstance(dual, Tensor) else None
-    except (RuntimeError, IndexError, ValueError) as error:
-        raise ValueError(f"{name}: failed on {kind}: {error}") from error
-    both, again, alone = call(name, function, two), call(name, function, two), call(name, function, z)
-    value = both[:1]
-    if value.dtype != z.dtype or value.device != z.device:
-        raise TypeError(f"{name}: returned {value.dtype} on {value.device} for {kind}; expected the same kind")
-    # only z is the caller's: the point beside it may be off the map's domain
-    checks.finite(name, alone, at=z)
-    if not torch.equal(both.nan_to_num(), again.nan_to_num()):
-        raise ValueError(f"{name}: two calls with the same z differ; a fixed map is expected (dropout? sampling?)")
-    tolerance = 1e3 * torch.finfo(z.dtype).eps
-    if not torch.allclose(value, alone, rtol=tolerance, atol=tolerance * float(alone.abs().max())):
-        raise ValueError(f"{name}: a point's value depends on the rest of its batch; independent rows are expected")
-    if tangent is None or not recorded.requires_grad:
-        raise ValueError(f"{name}: does not depend on z as far as torch sees; is it detached, or under no_grad?")
-    return alone
 
 
 def kink(layer: nn.Module) -> float | None:
@@ -184,6 +152,35 @@ _SECONDS = {
 }
 
 
+class ReverseMode(nn.Module):
+    """A map for which torch's forward mode has no rule: its derivatives along tangents from reverse mode, one pass for
+    all and another for each tangent."""
+
+    def __init__(self, function: Map):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values at ``x (n, ...)``."""
+        return self.function(x)
+
+    def push_forward(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Those and their derivatives along ``tangents (k, n, ...)``."""
+        recording = torch.is_grad_enabled() and (x.requires_grad or tangents.requires_grad)
+        with torch.enable_grad():
+            at = x if x.requires_grad else x.detach().requires_grad_()
+            value = self.function(at.clone())  # the function may work in place
+            # a forward derivative from two reverse ones: what multiplies the cotangent is linear in it
+            cotangent = torch.zeros_like(value).requires_grad_()
+            (slope,) = torch.autograd.grad(value, at, cotangent, create_graph=True)
+            rows = [
+                torch.autograd.grad(slope, cotangent, t, create_graph=recording, retain_graph=True)[0] for t in tangents
+            ]
+        if not recording:
+            value = value.detach()
+        return value, torch.stack(rows)
+
+
 def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
     """``function(x)`` and its derivatives along ``tangents``.
 
@@ -216,8 +213,8 @@ def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Te
             return value, slope * tangents
         if hasattr(function, "push_forward"):
             return function.push_forward(x, tangents)
-    # a vmapped batch of tangents, so that the value is computed once for all of them
-    value, derivatives = vmap(lambda tangent: jvp(function, (x,), (tangent,)))(tangents)
+    # a vmapped batch of tangents, so that the value is computed once for all of them; a fixed map may draw its weights
+    value, derivatives = vmap(lambda tangent: jvp(function, (x,), (tangent,)), randomness="same")(tangents)
     return value[0], derivatives
 
 

@@ -1,6 +1,7 @@
 """The pull-back metric of a generator, and formulas on metric tensors."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import vjp, vmap
 
 from geolib import checks, jacobian
+from geolib.trials.maps import try_map
 
 Map = Callable[[Tensor], Tensor]
 
@@ -35,10 +37,13 @@ class PullbackMetric:
     Raises:
         TypeError: where an argument is not callable.
         ValueError: on evaluation, where a module is in training mode and would not be a fixed map, where an output has
-            another batch size or rank, is not finite, does not depend on ``z``, or mixes the rows of a batch.
+            another batch size or rank, is not finite, does not depend on ``z``, mixes the rows of a batch, or passes a
+            gradient that is not that of its values (a stage that is detached or under ``no_grad``). All this is tried
+            once, at one point and two beside it.
 
     Note:
-        Jacobians are exact (forward mode). In float32 a metric with a condition number beyond about 1e6 keeps no
+        Jacobians are exact: forward mode, or reverse mode with a warning where torch has no forward rule for a part of
+        a map, which takes several times as long. In float32 a metric with a condition number beyond about 1e6 keeps no
         digit of its smallest eigenvalue. In Eq. 4 the features' Jacobian is taken at the mean, as the paper does; for a
         feature map that is not linear this is an approximation of the expectation.
 
@@ -63,7 +68,9 @@ class PullbackMetric:
         self.features = features
         self._chunk_size = None if chunk_size is None else checks.integer("chunk_size", chunk_size, at_least=1)
         self._output_dim: dict[tuple[int, torch.dtype, torch.device], int] = {}
-        self._n_features = 0  # known once the maps were tried
+        # known once the maps were tried
+        self._n_features = 0
+        self._in_reverse: set[str] = set()
 
     @property
     def has_immersion(self) -> bool:
@@ -248,6 +255,8 @@ class PullbackMetric:
     def _differentiable(self, name: str) -> Map:
         """The map of that name; its value's shape is checked where nothing is lost by it."""
         function = getattr(self, name)
+        if name in self._in_reverse:
+            return jacobian.ReverseMode(function)
         return function if isinstance(function, nn.Module) else functools.partial(self._call, name)
 
     def _through_features(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -278,17 +287,28 @@ class PullbackMetric:
 
     def _try(self, z: Tensor) -> int:
         """Try every map beside ``z (1, d)`` before work is spent. Returns the number of outputs of all together."""
-        x = jacobian.try_map("mean", self.mean, z)
+        x = self._tried("mean", z)
         dims = x.shape[-1]
         if self.std is not None:
-            std_dims = jacobian.try_map("std", self.std, z).shape[-1]
+            std_dims = self._tried("std", z).shape[-1]
             if std_dims != dims:
                 raise ValueError(f"std: returned {std_dims} outputs, expected {dims} like mean")
             dims += std_dims
         if self.features is not None:
-            self._n_features = jacobian.try_map("features", self.features, x).shape[-1]
+            self._n_features = self._tried("features", x).shape[-1]
             dims += self._n_features
         return dims
+
+    def _tried(self, name: str, z: Tensor) -> Tensor:
+        value, forward = try_map(name, getattr(self, name), z)
+        if not forward and name not in self._in_reverse:
+            self._in_reverse.add(name)
+            warnings.warn(
+                f"{name}: torch's forward mode has no rule for a part of it, so its derivatives come from reverse "
+                f"mode, which takes several times as long",
+                stacklevel=2,
+            )
+        return value
 
 
 def _check_points(z: Tensor) -> None:

@@ -1,12 +1,13 @@
 """One interface to every kind of metric: ``as_metric`` turns what the caller brings into a ``RiemannianMetric``."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from geolib import checks
 from geolib.metric import Map, PullbackMetric
+from geolib.trials.tensors import checked, try_tensors
 
 # what public functions take
 Metric = PullbackMetric | Callable[[Tensor], Tensor]
@@ -18,6 +19,8 @@ _CHUNKS_KEPT_CPU = 24
 _CHUNKS_KEPT_GPU = 4
 # With few outputs a point's Jacobian is small, but everything else takes up to 2 KiB per point.
 _POINTS_KEPT = 2**18
+# Points at which a callable is tried; its tensors must be symmetric and positive semidefinite there.
+_MOST_TRIED = 64
 
 
 class RiemannianMetric:
@@ -40,14 +43,12 @@ class RiemannianMetric:
 
     def __call__(self, z: Tensor) -> Tensor:
         """The tensors ``(..., d, d)`` at ``z (..., d)``, their shape and finiteness checked."""
-        M = self.source(z)
-        expected = (*z.shape, z.shape[-1])
-        if not isinstance(M, Tensor) or M.shape != expected:
-            got = tuple(M.shape) if isinstance(M, Tensor) else type(M).__name__
-            raise ValueError(f"metric: returned {got} for points {tuple(z.shape)}, expected {expected}")
-        checks.same_kind("metric's value", M, "z", z)
-        checks.finite("metric", M.reshape(-1, *M.shape[-2:]), at=z.reshape(-1, z.shape[-1]))
-        return M
+        return checked(self.source, z)
+
+    def try_at(self, z: Tensor) -> None:
+        """Refuse what cannot give geodesics, at some of the points ``z (n, d)`` and beside the first of them, before
+        work is spent. A ``PullbackMetric`` does so by itself."""
+        try_tensors(self.source, z[:: math.ceil(len(z) / _MOST_TRIED)])
 
     @property
     def latent_dim(self) -> int:
@@ -140,6 +141,9 @@ class ExpectedMetric(RiemannianMetric):
     def __call__(self, z: Tensor) -> Tensor:
         """The tensors ``(..., d, d)`` at ``z (..., d)``, their finiteness checked."""
         return self.source.tensor(z)
+
+    def try_at(self, z: Tensor) -> None:
+        """Nothing: the maps are tried before they are first evaluated."""
 
     @property
     def latent_dim(self) -> int:

@@ -61,6 +61,7 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
     metric = as_metric(metric)
     checks.latent_points("points", points, min_points=3)
     flat = points.detach().reshape(-1, *points.shape[-2:])
+    metric.try_at(flat.flatten(0, 1))
     return certify(metric, flat).residual.reshape(points.shape[:-2])
 
 
@@ -93,6 +94,7 @@ def geodesic_index(metric: Metric, points: Tensor) -> Tensor:
     metric = as_metric(metric)
     checks.latent_points("points", points, min_points=3)
     flat = points.detach().reshape(-1, *points.shape[-2:])
+    metric.try_at(flat.flatten(0, 1))
     return certify(metric, flat).index.reshape(points.shape[:-2])
 
 

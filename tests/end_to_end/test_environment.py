@@ -141,7 +141,16 @@ def test_the_core_reads_no_files_and_draws_nothing(path):
 
 
 def test_the_core_is_all_but_the_companion():
-    assert {path.parent.name for path in CORE} == {"geolib", "solvers", "paths", "energy", "kinks", "starts", "plane"}
+    assert {path.parent.name for path in CORE} == {
+        "geolib",
+        "trials",
+        "solvers",
+        "paths",
+        "energy",
+        "kinks",
+        "starts",
+        "plane",
+    }
     assert len(CORE) >= 10
 
 
@@ -149,6 +158,7 @@ def test_the_core_is_all_but_the_companion():
 FLOORS = (
     ("checks",),
     ("jacobian",),
+    ("trials",),
     ("metric", "spline", "variance"),
     ("riemannian",),
     ("curves",),

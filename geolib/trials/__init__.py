@@ -1,0 +1,1 @@
+"""What a map or a metric must be, tried on a few points before work is spent on it."""

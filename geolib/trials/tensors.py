@@ -1,0 +1,89 @@
+"""A metric z -> M that is given as a callable, tried at a few points."""
+
+import torch
+from torch import Tensor
+
+from geolib import checks
+from geolib.trials import probe
+from geolib.trials.probe import Function
+
+_ASYMMETRY = 1e3  # times eps: what rounding may do to a symmetric matrix, relative to its largest entry
+
+
+def checked(function: Function, z: Tensor) -> Tensor:
+    """The tensors ``(..., d, d)`` at ``z (..., d)``, their shape, kind and finiteness checked."""
+    M = function(z)
+    expected = (*z.shape, z.shape[-1])
+    if not isinstance(M, Tensor) or M.shape != expected:
+        got = tuple(M.shape) if isinstance(M, Tensor) else type(M).__name__
+        raise ValueError(f"metric: returned {got} for points {tuple(z.shape)}, expected {expected}")
+    checks.same_kind("metric's value", M, "z", z)
+    checks.finite("metric", M.reshape(-1, *M.shape[-2:]), at=z.reshape(-1, z.shape[-1]))
+    return M
+
+
+@torch.no_grad()
+def try_tensors(function: Function, z: Tensor) -> None:
+    """Try what would go wrong later, at points ``z (n, d)`` and beside the first of them.
+
+    Raises:
+        ValueError: where the function fails, is not finite at z, not symmetric or not positive semidefinite there, is
+            random, mixes the rows of a batch, or passes a gradient that is not that of its values.
+        TypeError: where it returns another dtype or device.
+    """
+    refuse_indefinite(checked(function, z), z)
+    several = probe.neighbours(z[:1])
+    values, again, alone = function(several), function(several), function(z[:1])
+    if probe.differ(values, again):
+        raise ValueError("metric: two calls with the same z differ; a fixed metric is expected (dropout? sampling?)")
+    if probe.depends_on_batch(function, several, values, alone):
+        raise ValueError("metric: a point's value depends on the rest of its batch; independent rows are expected")
+    weight = probe.weights(values)
+
+    def weighed(x: Tensor) -> Tensor:
+        return (weight * function(x)).flatten(1).sum(-1, keepdim=True)
+
+    if probe.derivative_disagrees(weighed, several, _derivatives(weighed, several), weighed(several)):
+        raise ValueError(
+            "metric: its value changes with z, but its gradient is not that of its values; is a part of it detached, "
+            "under no_grad, or in NumPy? Write it with torch operations throughout, or tabulate() it"
+        )
+
+
+def refuse_indefinite(M: Tensor, z: Tensor) -> None:
+    """Stop where one of the tensors ``(n, d, d)`` at ``z (n, d)`` is not symmetric or not positive semidefinite."""
+    kind = torch.finfo(M.dtype)
+    size = M.abs().flatten(1).amax(-1)
+    crooked = (M - M.mT).abs().flatten(1).amax(-1) > _ASYMMETRY * kind.eps * size
+    if bool(crooked.any()):
+        raise ValueError(f"metric: not symmetric at {int(crooked.sum())} of {len(z)} points, {_first(crooked, z)}")
+    eigenvalues = torch.linalg.eigvalsh(M)
+    negative = eigenvalues[:, 0] < -(kind.eps**0.5) * eigenvalues[:, -1].abs()
+    if bool(negative.any()):
+        smallest = float(eigenvalues[negative, 0][0])
+        raise ValueError(
+            f"metric: has a negative eigenvalue at {int(negative.sum())} of {len(z)} points, {smallest:.3g} "
+            f"{_first(negative, z)}; positive (semi)definite is expected"
+        )
+
+
+def _first(rows: Tensor, z: Tensor) -> str:
+    first = z[int(rows.nonzero()[0])].tolist()
+    return f"first at z = [{', '.join(f'{c:.6g}' for c in first)}]"
+
+
+def _derivatives(function: Function, z: Tensor) -> Tensor:
+    """Those ``(n, 1)`` of a function ``(n, d) -> (n, 1)`` along ``probe.directions(z)``, in reverse mode."""
+    with torch.enable_grad():
+        at = z.clone().requires_grad_()
+        try:
+            recorded = function(at.clone())
+        except RuntimeError as error:
+            raise ValueError(
+                f"metric: failed on points that ask for a gradient: {error} Write it with torch operations throughout, "
+                f"or tabulate() it"
+            ) from error
+        if not recorded.requires_grad:
+            return torch.zeros_like(z[:, :1])
+        (gradient,) = torch.autograd.grad(recorded.sum(), at, allow_unused=True)
+    return torch.zeros_like(z[:, :1]) if gradient is None else (gradient * probe.directions(z)).sum(-1, keepdim=True)

@@ -1,0 +1,240 @@
+"""What is tried before work is spent: gradients, rows, symmetry and definiteness, and no false alarms."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from problems import SPACES, half_plane, mlp, seeded, wall_metric
+from torch import nn
+
+from geolib import METHODS, PullbackMetric, expmap, geodesic, geodesic_index, geodesic_residual, logmap, tabulate
+from geolib.trials.maps import try_map
+from geolib.trials.tensors import try_tensors
+
+pytestmark = pytest.mark.smoke
+
+DTYPE = torch.float64
+A, B = torch.tensor([[-3.0, 0.5], [3.0, 0.5]], dtype=DTYPE)
+plane = half_plane().metric
+
+
+def tensors_by_numpy(z):
+    return torch.from_numpy(np.eye(2) / z.detach().numpy()[..., 1, None, None] ** 2)
+
+
+def half_detached(z):
+    return torch.eye(2, dtype=z.dtype) / (z[..., 1] * z[..., 1].detach())[..., None, None]
+
+
+NO_GRADIENT = {
+    "no_grad": torch.no_grad()(plane),
+    "detached": lambda z: plane(z.detach()),
+    "half detached": half_detached,
+    "numpy": tensors_by_numpy,
+    "numpy of what asks for a gradient": lambda z: tensors_by_numpy(z) if not z.requires_grad else z.numpy(),
+}
+
+
+@pytest.mark.parametrize("what", NO_GRADIENT)
+def test_a_metric_that_changes_without_a_gradient_is_refused(what):
+    """It used to be taken for flat: 12.0 long where 4.98 is true."""
+    metric = NO_GRADIENT[what]
+    line = torch.lerp(A, B, torch.linspace(0, 1, 9, dtype=DTYPE)[:, None])
+    for call in (
+        lambda: geodesic(metric, A, B, init="line"),
+        lambda: geodesic(metric, A, B),
+        lambda: expmap(metric, A, B - A),
+        lambda: logmap(metric, A, B),
+        lambda: geodesic_residual(metric, line),
+        lambda: geodesic_index(metric, line),
+    ):
+        with pytest.raises(ValueError, match=r"metric: (its value changes .* no_grad|failed on points that ask)"):
+            call()
+
+
+class FrozenStage(nn.Module):
+    """Two stages, of which the first passes no gradient in reverse mode."""
+
+    def __init__(self, first, second):
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, z):
+        with torch.no_grad():
+            hidden = self.first(z)
+        return self.second(hidden) + 0.1 * z.sum(-1, keepdim=True)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_frozen_stage_is_refused(method):
+    """Forward mode sees through no_grad, reverse mode does not."""
+    metric = PullbackMetric(seeded(lambda: FrozenStage(mlp(2, 5), mlp(5, 7)), 0))
+    with pytest.raises(ValueError, match=r"^mean: its gradient in z is not that of its values.*no_grad"):
+        geodesic(metric, A, B, method=method, latents=torch.stack([A, B]))
+    for call in (expmap, logmap):
+        with pytest.raises(ValueError, match=r"^mean: its gradient"):
+            call(metric, A, B)
+
+
+def test_a_stage_whose_parameters_need_no_gradient_is_fine():
+    net = seeded(lambda: nn.Sequential(mlp(2, 5).requires_grad_(False), mlp(5, 7)), 0)
+    assert torch.isfinite(PullbackMetric(net)(A)).all()
+
+
+def test_a_gradient_of_which_half_is_detached_is_refused():
+    net = mlp()
+    with pytest.raises(ValueError, match=r"^mean: its gradient in z is not that of its values"):
+        PullbackMetric(lambda z: net(z * z.detach()))(A)
+
+
+def recurrent(d, *, batch_first):
+    gru = seeded(lambda: nn.GRU(d, 5, batch_first=batch_first), 0)
+    return (lambda z: gru(z[:, None])[0][:, 0]) if batch_first else (lambda z: gru(z)[0])
+
+
+MIXED = {
+    "cumulated": lambda z: torch.cat([z, z.cumsum(0)], dim=-1),
+    "cumulated from behind": lambda z: torch.cat([z, z.flip(0).cumsum(0).flip(0)], dim=-1),
+    "the batch as a sequence": recurrent(2, batch_first=False),
+    "the row before": lambda z: z + torch.cat([torch.zeros_like(z[:1]), z[:-1]]),
+    "only where several": lambda z: z + (z[:1] if len(z) > 2 else 0),
+}
+
+
+@pytest.mark.parametrize("what", MIXED)
+def test_rows_mixed_at_any_place_are_refused(what):
+    with pytest.raises(ValueError, match=r"^mean: a point's value depends on the rest of its batch"):
+        PullbackMetric(MIXED[what])(A)
+
+
+def test_a_recurrent_net_over_each_row_is_fine():
+    assert torch.isfinite(PullbackMetric(recurrent(2, batch_first=True))(A)).all()
+
+
+def scaled(metric, factor):
+    return lambda z: metric(z) * factor(z)
+
+
+WRONG_TENSORS = {
+    "indefinite": (
+        lambda z: torch.diag_embed(torch.stack([torch.ones_like(z[..., 0]), (3 * z[..., 0]).sin()], dim=-1)),
+        r"metric: has a negative eigenvalue at 1 of 3 points, -0\.412 first at z = \[-3, 0\.5\]",
+    ),
+    "negative": (lambda z: -plane(z), "metric: has a negative eigenvalue at 3 of 3"),
+    "not symmetric": (
+        lambda z: plane(z) + torch.tensor([[0, 0.3], [0, 0]], dtype=z.dtype),
+        "metric: not symmetric at 3 of 3 points",
+    ),
+    "noisy": (
+        scaled(plane, lambda z: 1 + 0.01 * torch.randn(z.shape[:-1], dtype=z.dtype)[..., None, None]),
+        "metric: two calls with the same z differ",
+    ),
+    "mixed by the mean": (
+        scaled(plane, lambda z: 1 + z.square().mean()),
+        "metric: a point's value depends on the rest of its batch",
+    ),
+    "mixed causally": (
+        scaled(plane, lambda z: 1 + z.cumsum(0).square()[..., :1, None]),
+        "metric: a point's value depends on the rest of its batch",
+    ),
+    "infinite at the end": (
+        scaled(plane, lambda z: torch.where(z[..., 0] > 2, torch.inf, 1.0)[..., None, None]),
+        r"metric: not finite at 1 of 3 points, first at z = \[3, 0\.5\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", WRONG_TENSORS)
+def test_what_is_no_metric_is_refused(what):
+    metric, sentence = WRONG_TENSORS[what]
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=sentence):
+        geodesic(metric, A, B)
+
+
+# No false alarms
+
+ACTIVATIONS = (
+    *(nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.Hardtanh, nn.Hardswish, nn.Softshrink),
+    *(nn.ELU, nn.SiLU, nn.GELU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.Softsign),
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, DTYPE])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_kinks_saturation_and_rounding_raise_no_alarm(activation, dtype):
+    for seed in range(4):
+        for bias in (True, False):
+            for d, width, n_outputs in ((2, 16, 3), (10, 128, 300)):
+                net = seeded(
+                    lambda d=d, width=width, n_outputs=n_outputs, bias=bias: nn.Sequential(
+                        nn.Linear(d, width, bias=bias),
+                        activation(),
+                        nn.Linear(width, width, bias=bias),
+                        activation(),
+                        nn.Linear(width, n_outputs, bias=bias),
+                    ),
+                    seed,
+                    dtype,
+                ).requires_grad_(False)
+                for parameter in net.parameters():
+                    parameter.mul_(4.0**seed)
+                # at the origin all kinks of a net without biases meet
+                for z in (torch.zeros(1, d, dtype=dtype), torch.linspace(-2, 2, d, dtype=dtype)[None]):
+                    assert torch.equal(try_map("mean", net, z)[0], net(z))
+
+
+def in_half_precision(z):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return WIDE(z).to(z.dtype)
+
+
+def waves(frequency, dtype):
+    W = frequency * torch.randn(2, 40, generator=torch.Generator().manual_seed(0), dtype=DTYPE).to(dtype)
+    return lambda z: torch.cat([(z @ W).sin(), (z @ W).cos()], dim=-1)
+
+
+WIDE = mlp(2, 300, dtype=torch.float32)
+HARMLESS = {
+    "half precision inside": in_half_precision,
+    "a large offset": lambda z: WIDE(z) + 1e4,
+    "tiny": lambda z: WIDE(z) * 1e-20,
+    "waves": waves(10.0, torch.float32),
+    "waves that no step resolves": waves(1e5, torch.float32),
+    "outside of its domain beside the point": lambda z: (z - 0.5 + 1e-4).sqrt(),
+}
+
+
+@pytest.mark.parametrize("what", HARMLESS)
+def test_rounding_and_narrow_features_raise_no_alarm(what):
+    try_map("mean", HARMLESS[what], torch.full((1, 2), 0.5))
+
+
+def test_metrics_of_all_spaces_raise_no_alarm(generator):
+    for space in SPACES:
+        for dtype in (torch.float32, DTYPE):
+            z, _ = space.sample(5, generator, dtype)
+            try_tensors(space.metric, z)
+    try_tensors(wall_metric(), A[None])
+    grid = tabulate(plane, torch.tensor([-4.0, 0.1], dtype=DTYPE), torch.tensor([4.0, 2.0], dtype=DTYPE), resolution=50)
+    for z in (A[None], B[None], torch.tensor([[0.0, 1.0]], dtype=DTYPE)):
+        try_tensors(grid, z)
+    try_tensors(lambda z: torch.diag_embed(torch.ones_like(z)), A[None])  # which does not depend on z
+
+
+def test_the_trial_is_small():
+    """Rows that are evaluated before work begins."""
+    seen = []
+    net = mlp()
+
+    def counted(z):
+        seen.append(len(z))
+        return net(z)
+
+    metric = PullbackMetric(counted)
+    metric(A)
+    n = sum(seen)
+    assert n <= 20 + 2
+    metric(A)
+    assert math.isclose(sum(seen), n + 1)  # once per map
