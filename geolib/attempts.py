@@ -14,6 +14,7 @@ from geolib.paths.kinks.lengths import measured, polyline
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Geodesic, Status
+from geolib.paths.starts.bows import bowed_ways
 from geolib.paths.starts.graph import LatentGraph
 from geolib.paths.verdict import Finding, may_refine, reported
 from geolib.riemannian import RiemannianMetric
@@ -41,6 +42,8 @@ class Task:
     graph: Callable[[], LatentGraph]
     detour: Callable[[Problem], Solution] | None = None
     """another method, for curves that this one leaves unconverged"""
+    seeks: bool = False
+    """whether other ways are sought beside the curves found, as nothing was known of any when they began"""
 
     def solve(
         self,
@@ -52,8 +55,9 @@ class Task:
         """The shortest curves found from these guesses (None: the straight line) for pairs ``(B, d)``.
 
         Of a guess and its ``rivals``, owners ``(m,)`` and curves ``(m, n + 1, d)``, only the one is followed to its end
-        that leads to the shortest curve on few segments. What has not converged by then makes a detour: another method
-        from the last guess, and this one from its curve. The steps are shared out evenly among what is still to come.
+        that leads to the shortest curve on few segments. Where other ways are sought and seem to lead to a shorter
+        curve, that is followed too. What has not converged by then makes a detour: another method from the last guess,
+        and this one from its curve. The steps are shared out evenly among what is still to come.
         """
         line = self._measure(Curve.line(start, end))
         best = _Best.of_lines(line, (start == end).all(-1), self.max_steps)
@@ -68,6 +72,8 @@ class Task:
             steps = best.steps_left[todo].add(phases - k - 1) // (phases - k)
             run = self._run(start[todo], end[todo], part, self.n_segments, steps)
             best.consider(todo, run, self.rtol, first=k == 0)
+        if self.seeks and len(todo):
+            self._seek_beside(best, todo, start, end)
         if self.detour is not None and len(todo):
             rows = todo[(best.status[todo] != Status.CONVERGED) & (best.steps_left[todo] > 1)]
             if len(rows):
@@ -100,6 +106,23 @@ class Task:
             reported(best.status, finding),
             self.max_steps - best.steps_left,
         )
+
+    def _seek_beside(self, best: "_Best", todo: Tensor, start: Tensor, end: Tensor) -> None:
+        """Follow other ways than the curves of the pairs ``todo (b,)`` that promise to be shorter."""
+        rows, guess, rivals = bowed_ways(self.metric, start[todo], end[todo], best.found.length[todo])
+        rows = todo[rows]
+        if not len(rows):
+            return
+        left = best.steps_left[rows]
+        coarse = self._most_promising(start[rows], end[rows], guess, *rivals, left)
+        best.steps_left[rows] = left
+        found = self._measure(Curve.through(coarse))
+        shorter = ((found.length < best.found.length[rows] * (1 - self.rtol)) & (left > 0)).nonzero()[:, 0]
+        rows = rows[shorter]
+        if len(rows):
+            best.start_from(rows, found[shorter])
+            run = self._run(start[rows], end[rows], coarse[shorter], self.n_segments, best.steps_left[rows])
+            best.consider(rows, run, self.rtol, first=False)
 
     def _most_promising(
         self, start: Tensor, end: Tensor, guess: Tensor, owner: Tensor, others: Tensor, steps_left: Tensor

@@ -52,7 +52,9 @@ def geodesic(
             the default the best of these: where latents are given, the shortest path over their graph, and in the
             plane the one over a lattice around each pair, each with another way that is nearly as short, where there
             is one. Where none is clearly shorter than the line, it is the line. Where they lead apart, curves from all
-            are compared before one is followed to its end; ``"graph"``, the shortest path over
+            are compared before one is followed to its end. In more than two dimensions without latents it is the line,
+            and lines bowed to the sides are looked at after it: where one is about as short as the curve found, what
+            it leads to is compared with that; ``"graph"``, the shortest path over
             ``LatentGraph(metric, latents)`` where that is clearly shorter than the line; ``"best"``, both, of which
             the shorter result is returned; or initial curves ``(..., n + 1, d)`` that run from start to end at equal
             steps of t.
@@ -108,8 +110,9 @@ def geodesic(
         metric.try_at(torch.cat([start, (start + end) / 2, end]))
         graph = functools.cache(functools.partial(_graph, metric, latents, start))
         start_paths = _start_paths(metric, init, latents, method, start.shape[-1], graph)
+        seeks = init == "auto" and method == METHODS[0] and start_paths is None
         task = Task(
-            metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph, DETOURS.get(method)
+            metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph, DETOURS.get(method), seeks
         )
         size = metric.curves_at_once(start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
         parts, order = [], []

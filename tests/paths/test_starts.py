@@ -8,6 +8,7 @@ from problems import deviation, flat_plane, half_plane, linear_decoder, linear_m
 from promises import assert_keeps_its_promises
 
 from geolib import LatentGraph, PullbackMetric, Status, curve_length, geodesic
+from geolib.paths.starts.bows import bowed_ways
 from geolib.paths.starts.lattice import lattice_paths
 from geolib.riemannian import as_metric
 
@@ -238,6 +239,57 @@ def test_by_default_a_curve_begins_on_the_side_of_the_shorter_way():
     assert torch.equal(default.length, geodesic(two_ridges(), start, end, init="auto").length)
 
 
+def padded(plane, d):
+    """A metric in the plane times ``d - 2`` flat coordinates."""
+    return PullbackMetric(plane.mean, lambda z: torch.nn.functional.pad(plane.std(z[..., :2]), (0, d - 2)))
+
+
+@pytest.mark.parametrize(("d", "y"), [(3, 0.2), (3, 0.3), (3, 0.4), (8, 0.2), (8, 0.3)])
+def test_in_more_dimensions_a_curve_is_left_for_a_shorter_way_beside_it(d, y):
+    """The square of the distance is that in the plane plus that in the flat coordinates."""
+    start, end = torch.zeros(2, d, dtype=DTYPE)
+    start[:3], end[:3] = torch.tensor([[-1.0, y, 0.3], [1.0, y, -0.3]], dtype=DTYPE)
+    metric = padded(two_ridges(), d)
+    distance = (geodesic(two_ridges(), start[:2], end[:2]).length.square() + 0.6**2).sqrt()
+    line, default = geodesic(metric, start, end, init="line"), geodesic(metric, start, end)
+    assert_keeps_its_promises(metric, start, end, default)
+    assert line.converged and default.converged
+    assert line.length > 1.1 * distance
+    torch.testing.assert_close(default.length, distance, rtol=1e-4, atol=0)
+    assert geodesic(metric, start, end, max_steps=8).n_steps <= 8
+
+
+def test_in_more_dimensions_a_pair_has_a_result_of_its_own(generator):
+    metric = padded(two_ridges(), 3)
+    start, end = 0.3 * torch.randn(2, 12, 3, generator=generator, dtype=DTYPE)
+    start[:, 0] -= 1
+    end[:, 0] += 1
+    together, lines = geodesic(metric, start, end), geodesic(metric, start, end, init="line")
+    assert (together.length <= lines.length * (1 + 1e-4)).all()
+    left = together.length < 0.99 * lines.length
+    assert 2 <= left.sum() <= 10
+    for i in (*left.nonzero()[:2, 0], *(~left).nonzero()[:2, 0]):
+        alone = geodesic(metric, start[i], end[i])
+        torch.testing.assert_close(alone.length, together.length[i], rtol=1e-6, atol=0)
+        torch.testing.assert_close(alone.points, together.points[i], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("d", [3, 8])
+def test_in_more_dimensions_looking_beside_an_easy_curve_costs_little(d, generator):
+    """A solve takes thousands of evaluations, with their derivatives."""
+    net, calls = mlp(d=d, gain=2.0), []
+
+    def decode(z):
+        calls.append(len(z))
+        return net(z)
+
+    start, end = pairs(40, generator, d)
+    length = geodesic(PullbackMetric(net), start, end, init="line").length
+    rows, _, _ = bowed_ways(as_metric(PullbackMetric(decode)), start, end, length)
+    assert len(rows) <= 2
+    assert sum(calls) <= 100 * len(start)
+
+
 def around_a_hill(n=41):
     """Latents ``(n, 2)`` on the way above the hill of ``two_ways`` only."""
     angle = torch.linspace(0, math.pi, n, dtype=DTYPE)
@@ -262,12 +314,7 @@ ENDS = torch.tensor([[-1.0, 0.0], [1.0, 0.0]], dtype=DTYPE)
 
 def test_with_latents_the_default_begins_with_their_graph():
     """Shown to be so in three dimensions, where nothing else leads away from a line that is a geodesic."""
-    plane = two_ways()
-
-    def std(z):
-        return torch.nn.functional.pad(plane.std(z[..., :2]), (0, 1))
-
-    metric = PullbackMetric(lambda z: z * 1.0, std)
+    metric = padded(two_ways(), 3)
     start, end, latents = (torch.nn.functional.pad(z, (0, 1)) for z in (*ENDS, around_a_hill()))
     by_graph = geodesic(metric, start, end, init="graph", latents=latents)
     default = geodesic(metric, start, end, latents=latents)

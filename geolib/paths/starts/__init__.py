@@ -1,1 +1,1 @@
-"""Initial curves: shortest paths over graphs of latents or over lattices in the plane, and other ways beside them."""
+"""Initial curves: shortest paths over graphs of latents or over lattices in the plane, other ways beside them, bows."""

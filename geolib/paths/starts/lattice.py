@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geolib.curves import straight
-from geolib.paths.starts.routes import PATH_SEGMENTS, WORTHWHILE, Paths, Routes, subdivided
+from geolib.paths.starts.routes import PATH_SEGMENTS, WORTHWHILE, Paths, Routes, length_or_infinity, subdivided
 from geolib.riemannian import RiemannianMetric
 
 _CELLS = 8  # of a lattice, along the line between two points, or up to twice as many
@@ -45,7 +45,7 @@ def lattice_paths(
             owner.append(rows[whose])
     beside, owner = torch.cat(beside), torch.cat(owner)
     moved = worth.nonzero()[:, 0]
-    length = _length_or_infinity(metric, subdivided(torch.cat([points[moved], beside]), 2))
+    length = length_or_infinity(metric, subdivided(torch.cat([points[moved], beside]), 2))
     better = length <= WORTHWHILE * direct[torch.cat([moved, owner])]
     shorter = torch.zeros_like(worth).index_copy(0, moved, better[: len(moved)])
     kept = better[len(moved) :]
@@ -138,15 +138,3 @@ def _norms(M: Tensor, v: Tensor) -> Tensor:
     """Length of vectors ``(..., 2)`` by metric tensors ``(..., 2, 2)``: infinite where it is not a number."""
     squares = torch.einsum("...i,...ij,...j->...", v, M, v)
     return squares.clamp_min(0).sqrt().nan_to_num(torch.inf, torch.inf)
-
-
-def _length_or_infinity(metric: RiemannianMetric, points: Tensor) -> Tensor:
-    """Lengths ``(B,)`` of curves, infinite where the metric is not finite on them."""
-    if not len(points):
-        return points.new_empty(0)
-    try:
-        return metric.length(points)
-    except ValueError:
-        if len(points) == 1:
-            return points.new_full((1,), torch.inf)
-        return torch.cat([_length_or_infinity(metric, part) for part in points.split(1)])

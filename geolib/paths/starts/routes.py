@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from geolib.paths.measure import even_parameters
+from geolib.riemannian import RiemannianMetric
 
 PATH_SEGMENTS = 16
 SMOOTHINGS = 2
@@ -164,3 +165,15 @@ def subdivided(points: Tensor, pieces: int) -> Tensor:
     weight = torch.arange(pieces, dtype=points.dtype, device=points.device).unsqueeze(-1) / pieces
     cut = torch.lerp(points[:, :-1].unsqueeze(2), points[:, 1:].unsqueeze(2), weight).flatten(1, 2)
     return torch.cat([cut, points[:, -1:]], dim=1)
+
+
+def length_or_infinity(metric: RiemannianMetric, points: Tensor) -> Tensor:
+    """Lengths ``(B,)`` of curves, infinite where the metric is not finite on them."""
+    if not len(points):
+        return points.new_empty(0)
+    try:
+        return metric.length(points)
+    except ValueError:
+        if len(points) == 1:
+            return points.new_full((1,), torch.inf)
+        return torch.cat([length_or_infinity(metric, part) for part in points.tensor_split(2)])
