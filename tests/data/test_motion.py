@@ -14,30 +14,40 @@ pytestmark = pytest.mark.smoke
 
 GEOLIB_DATA = os.environ.get("GEOLIB_DATA")  # read before the fixture below clears it
 
-ASF = """:units
-  length 0.45
-:root
-  order TX TY TZ RX RY RZ
-  axis XYZ
-  position 0 0 0
-  orientation 0 0 0
-:bonedata
-""" + "".join(
-    f"begin\nname {name}\ndirection {way}\nlength {length}\naxis 0 0 0 XYZ\n{dof}end\n"
-    for name, way, length, dof in (
-        ("lhipjoint", "1 0 0", 2, ""),
-        ("rhipjoint", "-1 0 0", 2, ""),
-        ("lfemur", "0 -1 0", 15, "dof rx\n"),
-    )
-)
-TREE = ":hierarchy\nbegin\nroot lhipjoint rhipjoint\nlhipjoint lfemur\nend\n"
+UNIT = 0.0254 / 0.45  # metres
+
+
+def asf():
+    """The stand-in's skeleton as a file, in the database's unit of length."""
+    skeleton = motion.stick_figure()
+    lines = [":units", "length 0.45", ":root", "order TX TY TZ RX RY RZ", "axis XYZ", "position 0 0 0"]
+    lines += ["orientation 0 0 0", ":bonedata"]
+    tree = []
+    for name, parent, way, dofs in zip(
+        skeleton.names, skeleton.parents, skeleton.offsets, skeleton.channels, strict=True
+    ):
+        if parent >= 0:
+            length = float(way.norm())
+            direction = " ".join(map(repr, (way / length).tolist()))
+            lines += ["begin", f"name {name}", f"direction {direction}", f"length {length / UNIT!r}"]
+            lines += ["axis 0 0 0 XYZ", f"dof {' '.join(dofs)}", "end"]
+            tree.append(f"{skeleton.names[parent]} {name}")
+    return "\n".join([*lines, ":hierarchy", "begin", *tree, "end"])
 
 
 def amc(n):
-    """A walk along a circle."""
-    return ":DEGREES\n" + "".join(
-        f"{k}\nroot {k} 17 {2 * k} 0 {3 * k} 0\nlfemur {30 * math.sin(k / 9)}\n" for k in range(1, n + 1)
-    )
+    """A left leg that swings, on the way around a circle."""
+    skeleton = motion.stick_figure()
+    still = [f"{name} 0" for name, dofs in zip(skeleton.names, skeleton.channels, strict=True) if dofs]
+    lines = [":DEGREES"]
+    for k in range(1, n + 1):
+        lines += [str(k), f"root {k} 17 {2 * k} 0 {3 * k} 0", *still]
+        lines[lines.index("lfemur 0", len(lines) - len(still))] = f"lfemur {swing(k)}"
+    return "\n".join(lines)
+
+
+def swing(k):
+    return 30 * math.sin(k / 9)
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +67,7 @@ def no_network(folder, checksums, mirrors):
 @pytest.fixture
 def files():
     """The six files, small."""
-    contents = {file: ASF + TREE if file.endswith(".asf") else amc(200 + i) for i, file in enumerate(motion.FILES)}
+    contents = {file: asf() if file.endswith(".asf") else amc(200 + i) for i, file in enumerate(motion.FILES)}
     return {file: text.encode() for file, text in contents.items()}
 
 
@@ -95,10 +105,7 @@ def test_local_files_come_first(local, files, monkeypatch):
     local(files)
     data = motion.load()
     assert (data.source, data.verified, data.notice, data.substitute) == ("local", True, "", False)
-    assert data.shape == (4, 3)
-    assert data.joints == ("root", "lhipjoint", "rhipjoint", "lfemur")
-    assert data.parents == (-1, 0, 0, 1)
-    assert data.titles == motion.TITLES
+    assert data.shape == (31, 3)
     assert data.classes == (0, 1, 2, 3)
     assert data.checksums == {file: hashlib.sha256(contents).hexdigest() for file, contents in files.items()}
     assert len(data.train_images) + len(data.test_images) == 201 + 203 + 204 + 205
@@ -165,72 +172,68 @@ def test_a_broken_file_is_refused_with_its_line(local, files):
         motion.load()
 
 
-def test_skeletons_that_are_not_alike_are_refused(local, files):
-    files["49.asf"] = files["49.asf"].replace(b"lfemur", b"rfemur")
-    for file in ("49_18.amc", "49_19.amc", "49_20.amc"):
-        files[file] = files[file].replace(b"lfemur", b"rfemur")
-    local(files)
-    with pytest.raises(ValueError, match=r"the joints of 35\.asf and 49\.asf are not the same"):
+def test_another_skeleton_is_refused(local, files):
+    files["49.asf"] = files["49.asf"].replace(b"lowerback lfemur", b"root lfemur").replace(b"lhand", b"claw")
+    folder = local(files)
+    with pytest.raises(
+        ValueError, match=rf"^{folder / '49.asf'}: its joints are not those of the database's skeletons"
+    ):
         motion.load()
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [(b"length 15", b"length 60", "m from the root, at most 1.25 m fit"), (b"lhipjoint", b"hip", "has no joints")],
-)
-def test_a_skeleton_that_makes_no_pose_is_refused(local, files, old, new, said):
-    local({file: contents.replace(old, new) for file, contents in files.items()})
-    with pytest.raises(ValueError, match=said):
+def test_a_giant_is_refused(local, files):
+    local({file: contents.replace(b"length 0.45", b"length 0.2") for file, contents in files.items()})
+    with pytest.raises(ValueError, match=r"m from the root, at most 1\.25 m fit. Replace or remove .*35_01\.amc"):
         motion.load()
 
 
 # --- poses
 
 
-def test_a_pose_knows_neither_place_nor_heading(local, files, monkeypatch):
+def of(joint, images):
+    return motion.metres(images)[:, motion.JOINTS.index(joint)]
+
+
+def test_a_pose_knows_neither_place_nor_heading(local, files):
     local(files)
-    data = motion.load()
-    metres = motion.MotionData.metres(data.train_images)
-    unit = 0.0254 / 0.45
-    root, left, right, knee = metres.unbind(1)
-    for place, expected in ((root, 0.0), (left, 2 * unit), (right, -2 * unit)):
-        torch.testing.assert_close(place, torch.tensor([expected, 0, 0]).expand_as(place), atol=1e-6, rtol=0)
-    # the knee swings in the plane of the way it looks along, by 30 degrees at most
-    torch.testing.assert_close((knee - left).norm(dim=-1), torch.full((len(knee),), 15 * unit))
-    swing = torch.asin(-knee[:, 2] / (15 * unit)).rad2deg()
-    torch.testing.assert_close(knee[:, 0], left[:, 0], atol=1e-6, rtol=0)
-    assert 29.9 < float(swing.max()) <= 30.001
+    images = motion.load().train_images
+    for joint, expected in (("root", (0, 0, 0)), ("lhipjoint", (0.1, -0.1, 0)), ("rfemur", (-0.1, -0.5, 0))):
+        place = of(joint, images)
+        torch.testing.assert_close(place, torch.tensor(expected, dtype=place.dtype).expand_as(place), atol=1e-5, rtol=0)
+    # the knee swings in the plane of the way it looks along
+    knee = of("lfemur", images) - of("lhipjoint", images)
+    torch.testing.assert_close(knee[:, 0], torch.zeros(len(knee)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(knee.norm(dim=-1), torch.full((len(knee),), 0.4), atol=1e-5, rtol=0)
+    assert 29.8 < float(torch.asin(-knee[:, 2] / 0.4).rad2deg().max()) <= 30.01
 
 
 def test_a_pose_keeps_ratios_of_distances(generator):
-    places = torch.rand(5, 4, 3, generator=generator, dtype=torch.float64) - 0.5
-    poses = motion.pose(places, ("root", "lhipjoint", "rhipjoint", "x"))
+    places = torch.rand(5, len(motion.JOINTS), 3, generator=generator, dtype=torch.float64) - 0.5
+    poses = motion.pose(places)
     assert poses.dtype == torch.float32
-    assert poses.shape == (5, 12)
-    shown = motion.MotionData.metres(poses.double())
+    assert poses.shape == (5, 93)
+    shown = motion.metres(poses.double())
     torch.testing.assert_close(torch.cdist(shown, shown), torch.cdist(places, places), atol=1e-6, rtol=0)
     torch.testing.assert_close(shown[:, :, 1], places[:, :, 1] - places[:, :1, 1], atol=1e-6, rtol=0)
-    hips = shown[:, 1] - shown[:, 2]
-    assert (hips[:, 0] > 0).all()
-    torch.testing.assert_close(hips[:, 2], torch.zeros(5, dtype=torch.float64), atol=1e-6, rtol=0)
+    left, right = (shown[:, motion.JOINTS.index(f"{side}hipjoint")] for side in "lr")
+    assert ((left - right)[:, 0] > 0).all()
+    torch.testing.assert_close((left - right)[:, 2], torch.zeros(5, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_blocks_of_a_sixth_of_a_second_are_for_testing(local, files):
     local(files)
     data = motion.load()
-    assert torch.unique(data.test_labels).tolist() == [0, 1, 2, 3]
-    n = [int((data.test_labels == label).sum()) for label in data.classes]
-    assert n == [40, 40, 40, 40]
-    # the knee's place along the way it looks: forty frames, then twenty for testing, then eighty before the next ones
-    walk = [
-        data.metres(images[labels == 0])[:, 3, 2]
-        for images, labels in ((data.train_images, data.train_labels), (data.test_images, data.test_labels))
-    ]
-    swing = -15 * 0.0254 / 0.45 * torch.sin((30 * torch.sin(torch.arange(1, 202) / 9)).deg2rad())
+    assert [int((data.test_labels == label).sum()) for label in data.classes] == [40, 40, 40, 40]
+    # forty frames, then twenty for testing, then eighty before the next ones
     test = torch.cat([torch.arange(40, 60), torch.arange(140, 160)])
-    train = torch.tensor([k for k in range(201) if k not in set(test.tolist())])
-    for found, frames in zip(walk, (train, test), strict=True):
-        torch.testing.assert_close(found, swing[frames], atol=1e-5, rtol=0)
+    train = torch.tensor(sorted(set(range(201)) - set(test.tolist())))
+    for images, labels, frames in (
+        (data.train_images, data.train_labels, train),
+        (data.test_images, data.test_labels, test),
+    ):
+        found = of("lfemur", images[labels == 0])[:, 2]
+        expected = torch.tensor([-0.4 * math.sin(math.radians(swing(k + 1))) for k in frames.tolist()])
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 # --- the stand-in
@@ -240,31 +243,29 @@ def test_the_stand_in_is_labelled_and_always_the_same():
     data, again = motion.stand_in(), motion.stand_in()
     assert (data.name, data.source, data.substitute) == ("cmu_mocap", "bundled", True)
     assert data.notice == "a synthetic walk, in place of CMU motion capture"
-    assert data.titles == ("walking", "balance")
+    assert data.classes == tuple(range(len(motion.TITLES)))
     assert data.fingerprint == again.fingerprint
     assert torch.equal(data.train_images, again.train_images)
 
 
 def test_the_stand_in_walks_and_balances():
     data = motion.stand_in()
-    metres = data.metres(data.train_images)
-    parents = torch.tensor(data.parents[1:])
-    bones = (metres[:, 1:] - metres[:, parents]).norm(dim=-1)
+    every = motion.metres(data.train_images)
+    bones = (every[:, 1:] - every[:, list(motion.PARENTS[1:])]).norm(dim=-1)
     torch.testing.assert_close(bones, bones[:1].expand_as(bones), atol=1e-5, rtol=0)
-    walking, balance = (metres[data.train_labels == label] for label in (0, 1))
-    left, right = (data.joints.index(f"{side}foot") for side in "lr")
+    walking, balance = (data.train_images[data.train_labels == label] for label in (motion.WALKING, 3))
     # one foot goes ahead while the other stays behind, and no knee bends forwards
-    apart = walking[:, left, 2] - walking[:, right, 2]
+    apart = (of("lfoot", walking) - of("rfoot", walking))[:, 2]
     assert float(apart.max()) > 0.5
     assert float(apart.min()) < -0.5
     for side in "lr":
-        hip, knee, foot = (data.joints.index(f"{side}{name}") for name in ("hipjoint", "femur", "tibia"))
-        thigh, shank = walking[:, knee] - walking[:, hip], walking[:, foot] - walking[:, knee]
-        bend = thigh[:, 1] * shank[:, 2] - thigh[:, 2] * shank[:, 1]
-        assert float(bend.min()) >= -1e-6
-    # balancing, one foot stays on the ground and the other is raised
-    assert float(balance[:, right, 1].std()) < 1e-6
-    assert float(balance[:, left, 1].max() - balance[:, left, 1].min()) > 0.4
+        hip, knee, ankle = (of(f"{side}{name}", walking) for name in ("hipjoint", "femur", "tibia"))
+        thigh, shank = knee - hip, ankle - knee
+        assert float((thigh[:, 1] * shank[:, 2] - thigh[:, 2] * shank[:, 1]).min()) >= -1e-6
+    # balancing, one foot stays where it is and the other is raised
+    assert float(of("rfoot", balance)[:, 1].std()) < 1e-6
+    left = of("lfoot", balance)[:, 1]
+    assert float(left.max() - left.min()) > 0.3
 
 
 @pytest.mark.skipif(
@@ -280,11 +281,11 @@ def test_the_real_files(monkeypatch):
         957,
         898,
     ]
-    metres = data.metres(data.train_images)
     # a grown person, upright, with the head on top, whose feet reach the ground
-    head, toes = (metres[:, data.joints.index(name), 1] for name in ("head", "ltoes"))
+    head, toes = (of(joint, data.train_images)[:, 1] for joint in ("head", "ltoes"))
     assert 0.4 < float(head.min()) < float(head.max()) < 0.8
     assert float(toes.max()) < -0.5
-    bones = (metres[:, 1:] - metres[:, torch.tensor(data.parents[1:])]).norm(dim=-1)
-    for own in (bones[data.train_labels == 0], bones[data.train_labels > 0]):
+    every = motion.metres(data.train_images)
+    bones = (every[:, 1:] - every[:, list(motion.PARENTS[1:])]).norm(dim=-1)
+    for own in (bones[data.train_labels == motion.WALKING], bones[data.train_labels > motion.WALKING]):
         torch.testing.assert_close(own, own[:1].expand_as(own), atol=1e-5, rtol=0)

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,34 +50,43 @@ SUBJECTS = (
     ),
 )
 FILES = tuple(file for subject in SUBJECTS for file in subject.md5)
-TITLES = ("walking", "balance 18", "balance 19", "balance 20")
+TITLES = ("walking", "balance 1", "balance 2", "balance 3")
 """of the motions, in the order of their files, by label"""
+WALKING = 0
+_TREE = {
+    **{f"{side}hipjoint": "root" for side in "lr"},
+    "lowerback": "root",
+    **{f"{side}femur": f"{side}hipjoint" for side in "lr"},
+    "upperback": "lowerback",
+    **{f"{side}tibia": f"{side}femur" for side in "lr"},
+    "thorax": "upperback",
+    **{f"{side}foot": f"{side}tibia" for side in "lr"},
+    "lowerneck": "thorax",
+    **{f"{side}clavicle": "thorax" for side in "lr"},
+    **{f"{side}toes": f"{side}foot" for side in "lr"},
+    "upperneck": "lowerneck",
+    **{f"{side}humerus": f"{side}clavicle" for side in "lr"},
+    "head": "upperneck",
+    **{f"{side}radius": f"{side}humerus" for side in "lr"},
+    **{f"{side}wrist": f"{side}radius" for side in "lr"},
+    **{f"{side}{name}": f"{side}wrist" for side in "lr" for name in ("hand", "thumb")},
+    **{f"{side}fingers": f"{side}hand" for side in "lr"},
+}
+JOINTS = ("root", *_TREE)
+"""of the database's skeletons, parents before their children"""
+PARENTS = (-1, *(JOINTS.index(parent) for parent in _TREE.values()))
+"""the index of each joint's parent"""
 
 _announced: set[str] = set()
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class MotionData(ImageData):
-    """Poses as "images" with one "pixel" per joint and coordinate, and the tree of their joints.
-
-    Attributes:
-        joints: names, the root first.
-        parents: the index of each joint's parent; -1 for the root.
-        titles: of the motions, by label.
-    """
-
-    joints: tuple[str, ...]
-    parents: tuple[int, ...]
-    titles: tuple[str, ...]
-
-    @staticmethod
-    def metres(poses: Tensor) -> Tensor:
-        """Joint positions ``(..., J, 3)`` about the root, in metres, of poses ``(..., 3 J)``."""
-        return (poses.unflatten(-1, (-1, 3)) - 0.5) / SCALE
+def metres(poses: Tensor) -> Tensor:
+    """Joint positions ``(..., J, 3)`` about the root, in metres, of poses ``(..., 3 J)``."""
+    return (poses.unflatten(-1, (-1, 3)) - 0.5) / SCALE
 
 
-def load(*, source: str | None = None) -> MotionData:
-    """Poses from the first place that has all six files, or a synthetic walk.
+def load(*, source: str | None = None) -> ImageData:
+    """Poses from the first place that has all six files, or a synthetic walk: 31 joints with three coordinates each.
 
     ``$GEOLIB_DATA/cmu_mocap/``, then ``data/raw/cmu_mocap/``, then a download, then a parametrised stick figure that
     walks and balances. Each frame is one pose, see ``pose``. A fifth of each motion is for testing, in blocks of a
@@ -111,24 +119,18 @@ def load(*, source: str | None = None) -> MotionData:
     return stand_in()
 
 
-def pose(positions: Tensor, joints: tuple[str, ...]) -> Tensor:
-    """Poses ``(F, 3 J)`` in the unit cube of joint positions ``(F, J, 3)`` in metres.
+def pose(positions: Tensor) -> Tensor:
+    """Poses ``(F, 3 J)`` in the unit cube of joint positions ``(F, J, 3)`` in metres, in the order of ``JOINTS``.
 
     The root goes to the origin. The heading is the horizontal direction from the right hip to the left one: it is
     turned about the vertical axis, y, to +x, so that every pose looks along +z. Then 1 m becomes ``SCALE`` about 1/2,
     which keeps ratios of distances.
 
-    Args:
-        positions: of every joint.
-        joints: their names, the root first.
-
     Raises:
-        ValueError: where a joint is too far from the root for the unit cube, or a hip is missing.
+        ValueError: where a joint is too far from the root for the unit cube.
     """
-    if not set(_HIPS) <= set(joints):
-        raise ValueError(f"the skeleton has no joints {' and '.join(_HIPS)}")
     centred = positions - positions[:, :1]
-    left, right = (centred[:, joints.index(hip)] for hip in _HIPS)
+    left, right = (centred[:, JOINTS.index(hip)] for hip in _HIPS)
     x, _, z = (left - right).unbind(-1)
     heading = torch.atan2(z, x).unsqueeze(-1)
     along_x, height, along_z = centred.unbind(-1)
@@ -139,12 +141,12 @@ def pose(positions: Tensor, joints: tuple[str, ...]) -> Tensor:
     return (SCALE * turned + 0.5).flatten(1).float()
 
 
-def _local(tried: list[str]) -> MotionData | None:
+def _local(tried: list[str]) -> ImageData | None:
     folder = given_folder(NAME, tried)
     return None if folder is None or lacks(folder, FILES, tried) else _read(folder, "local")
 
 
-def _downloaded(tried: list[str]) -> MotionData | None:
+def _downloaded(tried: list[str]) -> ImageData | None:
     folder = store.raw_directory() / NAME
     try:
         for subject in SUBJECTS:
@@ -155,29 +157,28 @@ def _downloaded(tried: list[str]) -> MotionData | None:
     return _read(folder, "downloaded")
 
 
-def _read(folder: Path, source: str) -> MotionData:
+def _read(folder: Path, source: str) -> ImageData:
     # read once, so that the checksums are those of the very bytes that are used
     contents = {file: (folder / file).read_bytes() for file in FILES}
-    poses: list[Tensor] = []
-    joints: list[tuple[tuple[str, ...], tuple[int, ...]]] = []
+    poses = []
     for subject in SUBJECTS:
-        skeleton = read_skeleton(contents[subject.skeleton], str(folder / subject.skeleton))
-        joints.append((skeleton.names, skeleton.parents))
+        path = folder / subject.skeleton
+        skeleton = read_skeleton(contents[subject.skeleton], str(path))
+        own = dict(zip(skeleton.names, skeleton.parents, strict=True))
+        if {name: skeleton.names[parent] for name, parent in own.items() if parent >= 0} != _TREE:
+            raise ValueError(f"{path}: its joints are not those of the database's skeletons. Replace or remove it")
+        order = [skeleton.names.index(name) for name in JOINTS]
         for file in subject.md5:
             if file != subject.skeleton:
                 try:
                     motion = read_motion(contents[file], str(folder / file), skeleton)
-                    poses.append(pose(skeleton.positions(motion), skeleton.names))
+                    poses.append(pose(skeleton.positions(motion)[:, order]))
                 except ValueError as error:
                     raise ValueError(f"{error}. Replace or remove {folder / file}") from error
-    if joints[0] != joints[1]:
-        raise ValueError(f"{folder}: the joints of {' and '.join(s.skeleton for s in SUBJECTS)} are not the same")
     sums = {file: hashlib.md5(data, usedforsecurity=False).hexdigest() for file, data in contents.items()}
     verified = sums == {file: md5 for subject in SUBJECTS for file, md5 in subject.md5.items()}
     return _as_data(
         poses,
-        joints[0],
-        TITLES,
         source=source,
         verified=verified,
         checksums={file: hashlib.sha256(data).hexdigest() for file, data in contents.items()},
@@ -185,70 +186,65 @@ def _read(folder: Path, source: str) -> MotionData:
     )
 
 
-def _as_data(poses: list[Tensor], tree: tuple, titles: tuple[str, ...], **provenance) -> MotionData:
+def _as_data(poses: list[Tensor], **provenance) -> ImageData:
     labels = torch.cat([torch.full((len(own),), label) for label, own in enumerate(poses)])
     frames = torch.cat([torch.arange(len(own)) for own in poses])
     points = torch.cat(poses)
     test = frames // _BLOCK % _TEST_EVERY == _TEST_EVERY // 2
-    joints, parents = tree
-    return MotionData(
+    return ImageData(
         name=NAME,
         train_images=points[~test],
         train_labels=labels[~test],
         test_images=points[test],
         test_labels=labels[test],
         classes=tuple(range(len(poses))),
-        shape=(len(joints), 3),
-        joints=joints,
-        parents=parents,
-        titles=titles,
+        shape=(len(JOINTS), 3),
         **provenance,
     )
 
 
 # --- the stand-in
 
-_LIMBS = {
-    "hipjoint": 0.1,
-    "femur": 0.42,
-    "tibia": 0.42,
-    "foot": 0.16,
-    "shoulder": 0.18,
-    "humerus": 0.29,
-    "radius": 0.26,
-}
-_FRAMES = 600  # of each motion, ten strides
-_STRIDES = 10
+_FRAMES = 400  # of each motion
+_STRIDES = 6
 _SIDES = (("l", 1.0), ("r", -1.0))
+_TURNING = ("lowerback", "femur", "tibia", "humerus", "radius")  # about the x axis
+# ways to a joint from its parent, in metres; on the right side x is mirrored
+_OFFSETS = {
+    "hipjoint": (0.1, -0.1, 0.0),
+    "femur": (0.0, -0.4, 0.0),
+    "tibia": (0.0, -0.4, 0.0),
+    "foot": (0.0, -0.05, 0.12),
+    "toes": (0.0, 0.0, 0.06),
+    "lowerback": (0.0, 0.12, 0.0),
+    "upperback": (0.0, 0.12, 0.0),
+    "thorax": (0.0, 0.12, 0.0),
+    "lowerneck": (0.0, 0.08, 0.0),
+    "upperneck": (0.0, 0.08, 0.0),
+    "head": (0.0, 0.1, 0.0),
+    "clavicle": (0.18, 0.08, 0.0),
+    "humerus": (0.0, -0.28, 0.0),
+    "radius": (0.0, -0.2, 0.0),
+    "wrist": (0.0, -0.06, 0.0),
+    "hand": (0.0, -0.05, 0.0),
+    "thumb": (0.0, -0.03, 0.03),
+    "fingers": (0.0, -0.04, 0.0),
+}
 
 
-def stand_in() -> MotionData:
-    """A stick figure that walks with shorter and longer strides, and one that leans forward on one leg.
+def stand_in() -> ImageData:
+    """A stick figure that walks with shorter and longer strides, and three that lean forward on one leg.
 
-    Poses have two parameters each: phase and length of the stride; lean, and a sway of the arms. Nothing is drawn.
+    Poses of the walk have two parameters, phase and length of the stride; those of a balance have two, too, the lean
+    and the swing of the arms. Nothing is drawn.
     """
-    skeleton = _stick_figure()
+    skeleton = stick_figure()
     t = torch.linspace(0, 1, _FRAMES, dtype=torch.float64)
-    phase, stride = 2 * math.pi * _STRIDES * t, 0.75 + 0.35 * torch.sin(2 * math.pi * t)
-    walk = {
-        **{f"{side}femur": -sign * 0.5 * stride * phase.sin() for side, sign in _SIDES},
-        **{f"{side}tibia": 0.9 * stride * (sign * phase.cos()).clamp(min=0) ** 2 for side, sign in _SIDES},
-        **{f"{side}humerus": sign * 0.5 * stride * phase.sin() for side, sign in _SIDES},
-        **{f"{side}radius": torch.full_like(t, -0.4) for side in "lr"},
-    }
-    lean, sway = torch.sin(math.pi * t) ** 2, torch.sin(6 * math.pi * t)
-    balance = {
-        "spine": 1.2 * lean,
-        "lfemur": 1.3 * lean,
-        "ltibia": 0.3 * lean * (1 - lean),
-        **{f"{side}humerus": -1.2 * lean + sign * 0.4 * sway for side, sign in _SIDES},
-    }
-    poses = [pose(skeleton.positions(_motion(skeleton, angles)), skeleton.names) for angles in (walk, balance)]
+    motions = [_walk(t), *(_balance(t, far) for far in (0.8, 1.0, 1.2))]
+    poses = [pose(skeleton.positions(_motion(skeleton, angles))) for angles in motions]
     total = hashlib.sha256(b"".join(own.numpy().tobytes() for own in poses)).hexdigest()
     return _as_data(
         poses,
-        (skeleton.names, skeleton.parents),
-        ("walking", "balance"),
         source="bundled",
         verified=True,  # made here: there is nothing published that they could differ from
         checksums={f"{__name__}.stand_in": total},
@@ -256,31 +252,37 @@ def stand_in() -> MotionData:
     )
 
 
-def _stick_figure() -> Skeleton:
-    down, forward = torch.tensor([0.0, -1.0, 0.0]), torch.tensor([0.0, 0.0, 1.0])
-    # by name: parent, way from it in metres, whether it turns about the x axis
-    bones: dict[str, tuple[str, Tensor, bool]] = {
-        "spine": ("root", -0.5 * down, True),
-        "head": ("spine", -0.25 * down, False),
-    }
+def _walk(t: Tensor) -> dict[str, Tensor]:
+    phase, stride = 2 * math.pi * _STRIDES * t, 0.75 + 0.35 * torch.sin(2 * math.pi * t)
+    angles = {}
     for side, sign in _SIDES:
-        outward = torch.tensor([sign, 0.0, 0.0])
-        bones |= {
-            f"{side}hipjoint": ("root", 0.1 * outward, False),
-            f"{side}femur": (f"{side}hipjoint", 0.42 * down, True),
-            f"{side}tibia": (f"{side}femur", 0.42 * down, True),
-            f"{side}foot": (f"{side}tibia", 0.16 * forward, False),
-            f"{side}shoulder": ("spine", 0.18 * outward, False),
-            f"{side}humerus": (f"{side}shoulder", 0.29 * down, True),
-            f"{side}radius": (f"{side}humerus", 0.26 * down, True),
-        }
-    names = ("root", *bones)
+        swing = 0.5 * sign * stride * phase.sin()
+        bend = 0.9 * stride * (sign * phase.cos()).clamp(min=0).square()
+        still = torch.full_like(t, -0.4)
+        angles |= {f"{side}femur": -swing, f"{side}tibia": bend, f"{side}humerus": swing, f"{side}radius": still}
+    return angles
+
+
+def _balance(t: Tensor, far: float) -> dict[str, Tensor]:
+    lean, swing = far * torch.sin(math.pi * t).square(), 0.4 * torch.sin(6 * math.pi * t)
+    arms = {f"{side}humerus": -lean + sign * swing for side, sign in _SIDES}
+    return {"lowerback": lean, "lfemur": lean, "ltibia": 0.5 * lean, **arms}
+
+
+def stick_figure() -> Skeleton:
+    """The skeleton of the stand-in: the joints of the database's, with simple proportions and few that turn."""
+    offsets, channels = [(0.0, 0.0, 0.0)], [()]
+    for name in _TREE:
+        sided = name not in _OFFSETS
+        x, y, z = _OFFSETS[name[1:] if sided else name]
+        offsets.append((-x if sided and name[0] == "r" else x, y, z))
+        channels.append(("rx",) if (name[1:] if sided else name) in _TURNING else ())
     return Skeleton(
-        names,
-        (-1, *(names.index(parent) for parent, _, _ in bones.values())),
-        torch.stack([torch.zeros(3), *(offset for _, offset, _ in bones.values())]).double(),
-        torch.eye(3, dtype=torch.float64).expand(len(names), 3, 3),
-        ((), *(("rx",) if turns else () for _, _, turns in bones.values())),
+        JOINTS,
+        PARENTS,
+        torch.tensor(offsets, dtype=torch.float64),
+        torch.eye(3, dtype=torch.float64).expand(len(JOINTS), 3, 3),
+        tuple(channels),
         metres=1.0,
         in_degrees=False,
     )
