@@ -1,5 +1,6 @@
 """How evenly a decoder's output changes along curves whose parameter grows by equal steps."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -80,11 +81,11 @@ class Evenness:
             for name, what in (("line", "straight lines"), ("geodesic", "geodesics"))
         ]
 
-    def decide(self, claim: Claim) -> dict[str, Any]:
-        """The verdict on a claim that ``evenly`` makes."""
+    def decide(self, claim: Claim, *, trusted: bool = True) -> dict[str, Any]:
+        """The verdict on a claim that ``evenly`` makes; none where the curves are not ``trusted`` to be geodesics."""
         line, geodesic = self.mean("line"), self.mean("geodesic")
         told = f"{self.words('geodesic')} along geodesics, {self.words('line')} along lines"
-        return claim.decide(told, geodesic_high=sum(geodesic), line_low=line[0] - line[1])
+        return claim.decide(told, geodesic_high=sum(geodesic) if trusted else math.nan, line_low=line[0] - line[1])
 
 
 def evenly(key: str, label: str) -> Claim:

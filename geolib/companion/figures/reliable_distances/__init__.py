@@ -1,0 +1,1 @@
+"""Panels of notebooks 13 to 15."""
