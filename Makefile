@@ -51,7 +51,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 5000
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 17_isometry
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 14_motion 17_isometry
 ifneq ($(RECIPE),digits)
 NOTEBOOKS := $(filter 01% 02% 03% 04% 05%,$(NOTEBOOKS))
 endif
@@ -68,10 +68,13 @@ FIGURES_09_why_ten_percent := 09_staircase
 FIGURES_10_feature_maps   := 10_sequences 10_classes_crossed 10_expectation 10_vgg
 FIGURES_11_generators     := 11_maps 11_spreads 11_geodesics
 FIGURES_12_fashion        := 12_surfaces 12_latent_space 12_variances 12_geodesic 12_extremes 12_walks 12_flatness
+FIGURES_14_motion         := 14_latent_space 14_motion 14_evenness
 FIGURES_17_isometry       := 17_maps 17_strengths
+# Those of them that are animated, too.
+ANIMATED := 14_motion
 
 SOURCES := $(shell find geolib -name '*.py' | sort)
-outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json,$(FIGURES)/$(figure).$(suffix)))
+outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json $(if $(filter $(figure),$(ANIMATED)),gif),$(FIGURES)/$(figure).$(suffix)))
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -119,7 +122,7 @@ endif
 
 define notebook_rule
 $(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml $(wildcard params/recipes/$(RECIPE).yaml) requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
-	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml $(if $(filter digits,$(RECIPE)),,--recipe params/recipes/$(RECIPE).yaml) --plan $(PLAN) --figures $(FIGURES_$(1)) --output $(FIGURES)/notebooks
+	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml $(if $(filter digits,$(RECIPE)),,--recipe params/recipes/$(RECIPE).yaml) --plan $(PLAN) --figures $(FIGURES_$(1)) --animations $(filter $(ANIMATED),$(FIGURES_$(1))) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
 
@@ -165,7 +168,7 @@ lock: $(READY) ## renew requirements.lock after a change of pyproject.toml
 	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' requirements.lock && rm requirements.lock.old
 
 clean: ## remove figures and everything derived; downloads stay
-	rm -rf data/derived figures/.data figures/quick figures/full figures/michelis_becker_code figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/numbers.md
+	rm -rf data/derived figures/.data figures/quick figures/full figures/michelis_becker_code figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/[0-9][0-9]_*.gif figures/numbers.md
 
 distclean: clean ## clean, and remove downloads and .venv
 	rm -rf data/raw $(VENV)

@@ -57,6 +57,7 @@ TINY = {
     "n_joined": 1,
     "n_lines": 2,
     "vary": False,
+    "n_pose_pairs": 3,
 }
 
 
@@ -128,6 +129,13 @@ def make_variable(name: str) -> str:
 def declared_figures(notebook: Path) -> list[str]:
     """The figures that the Makefile says a notebook writes."""
     return make_variable(f"FIGURES_{notebook.stem}").split()
+
+
+def declared_files(notebook: Path) -> list[str]:
+    """The files that the Makefile says a notebook writes."""
+    animated = make_variable("ANIMATED").split()
+    kinds = {figure: (*SUFFIXES, ".gif") if figure in animated else SUFFIXES for figure in declared_figures(notebook)}
+    return [figure + suffix for figure, suffixes in kinds.items() for suffix in suffixes]
 
 
 def literals(cell: nbformat.NotebookNode) -> dict[str, object]:
@@ -204,10 +212,9 @@ def pictures(folder: Path, *notebooks: str) -> dict[str, tuple[bytes, int]]:
     """Contents and times of the files that notebooks, or all, write."""
     stems = [path.stem for path in NOTEBOOKS]
     files = [
-        folder / "figures" / "quick" / f"{figure}{suffix}"
+        folder / "figures" / "quick" / file
         for notebook in notebooks or stems
-        for figure in declared_figures(ROOT / "notebooks" / f"{notebook}.ipynb")
-        for suffix in SUFFIXES
+        for file in declared_files(ROOT / "notebooks" / f"{notebook}.ipynb")
     ]
     return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in files if path.exists()}
 

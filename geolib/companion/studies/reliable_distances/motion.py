@@ -130,11 +130,11 @@ class Motion:
     def words(self) -> str:
         """How evenly poses change, in words."""
         line, curve = (self.curves.words(name) for name in ("line", "geodesic"))
+        kinds = ", ".join(f"{self._of_kind('line', kind)} ({title})" for kind, title in enumerate(KINDS))
         return (
             f"The coefficient of variation of the pose's steps is {line} along straight lines and {curve} along "
-            f"geodesics (mean of {self.n} pairs and 95 % interval; {self.n_converged} geodesics converged). Of two poses "
-            f"of the walk it is {self._of_kind('line', 0)} along lines, of two balances {self._of_kind('line', 1)}, of "
-            f"one of each {self._of_kind('line', 2)}."
+            f"geodesics (mean of {self.n} pairs and 95 % interval; {self.n_converged} geodesics converged). By kind of "
+            f"pair it is {kinds} along straight lines."
         )
 
     @property
