@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import decoders
 import matplotlib.pyplot as plt
 import peers
 import targets
@@ -158,7 +159,8 @@ def main() -> None:
             f"{row.name}, mean improvement": found[-1],
         }
     more, of_targets = targets.section()
-    numbers |= of_targets
+    of_random, of_decoders = decoders.section()
+    numbers |= of_targets | of_decoders
     source = f"{data.name}, {data.source}" + (f" ({data.notice})" if data.notice else "")
     text = [
         "# Speed",
@@ -185,6 +187,7 @@ def main() -> None:
         "![seconds per pair against what is missing from the mean improvement](results.png)",
         "",
         *more,
+        *of_random,
         *targets.judged(numbers),
     ]
     store.write_text(RESULTS, "\n".join(text))

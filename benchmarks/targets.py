@@ -49,7 +49,7 @@ FINDERS: dict[str, dict[str, Any]] = {
     "georce, best": {"method": "georce", "latents": True, "init": "best", "max_steps": 300},
 }
 
-DIMENSIONS = (16, 64, 128, 256, 512)
+DIMENSIONS = (2, 4, 16, 64, 128, 256, 512)
 WIDTH, N_OUTPUTS = 512, 784
 
 # the number that a target is about, whether it is a least or a greatest value, and the value
@@ -61,6 +61,7 @@ TARGETS = [
         for finder, n in zip(DEFAULTS, (95, 99), strict=True)
     ),
     *((f"{label}, {finder}, converged and longer", "at most", 0) for label in HARD.values() for finder in DEFAULTS),
+    ("random pairs, converged and beaten in their valley", "at most", 0),
     (f"d = {DIMENSIONS[-1]}, converged", "at least", 1),
     (f"d = {DIMENSIONS[-1]}, seconds", "at most", 20),
     (f"d = {DIMENSIONS[-1]}, MiB", "at most", 2048),
@@ -125,12 +126,12 @@ def _peak() -> float:
 ROWS = {"found": found, "one_pair": lambda d: one_pair(int(d))}
 
 
-def row(*words: str) -> dict[str, Any] | None:
-    """What ``ROWS[words[0]](*words[1:])`` returns, from a process that is given ``LIMIT`` seconds. None where it is
-    not done by then."""
+def row(*words: str, script: str = __file__) -> dict[str, Any] | None:
+    """What ``ROWS[words[0]](*words[1:])`` of a script returns, from a process that is given ``LIMIT`` seconds. None
+    where it is not done by then."""
 
     def measure() -> dict[str, Any]:
-        command = [sys.executable, __file__, *words]
+        command = [sys.executable, script, *words]
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=LIMIT, check=True)
         except subprocess.TimeoutExpired:

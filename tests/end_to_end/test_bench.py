@@ -27,6 +27,11 @@ def targets():
 
 
 @pytest.fixture(scope="module")
+def decoders(targets):  # which it imports from beside it
+    return module("decoders")
+
+
+@pytest.fixture(scope="module")
 def peers():
     return module("peers")
 
@@ -44,6 +49,34 @@ def test_shares_are_of_the_shortest_that_any_finder_found(targets):
     assert targets.share(rows, "default") == targets.Share(2, 3, 1, 2.0, 30)
     assert targets.share(rows, "spline") == targets.Share(4, 4, 0, 2.0, 30)
     assert targets.share(rows, "newton, fine") is None
+
+
+def test_what_converged_is_worth(decoders):
+    """A curve beside the best one, one in another valley, one that is not done, and one that says nothing."""
+    start, end = torch.zeros(9, 2), torch.ones(9, 2)
+    line = torch.lerp(start, end, torch.linspace(0, 1, 9)[:, None])
+    beside, elsewhere = line.clone(), line.clone()
+    beside[4, 0] += 0.01
+    elsewhere[4, 0] += 1
+
+    def one(lengths, curves, converged):
+        return {"seconds": 1.0, "lengths": lengths, "points": torch.stack(curves).tolist(), "converged": converged}
+
+    rows = {
+        ("newton", "its own"): one([1.0, 1.1, 1.1, 1.1], [line, beside, elsewhere, beside], [True, True, True, False]),
+        ("spline", "its own"): None,
+        ("georce", "bow"): one([1.0005, 1.0, 1.0, 1.0], [line] * 4, [True] * 4),
+    }
+    assert decoders.worth(rows) == decoders.Worth(4, 1, 3, 7, 2, 1)
+
+
+def test_random_pairs_are_solved_from_every_start(decoders):
+    for start in decoders.STARTS:
+        row = decoders.solved("ELU 5-64-100, tanh", "newton", start, "2")
+        assert row["converged"] == [True, True]
+        if start == "its own":
+            shortest = row["lengths"]
+        assert row["lengths"] == pytest.approx(shortest, rel=1e-3)
 
 
 def test_the_power_of_the_cost(targets):
