@@ -1,7 +1,7 @@
 """What `converged` is worth: random pairs on five decoders that nothing else uses, solved in several ways.
 
-Every way is a row of `targets.py`, with the limit that all rows have, and kept: a run that was interrupted goes on where
-it stopped. `python benchmarks/decoders.py 20` draws 20 pairs per decoder instead of all.
+Every way is a row of `targets.py`, with the limit that all rows have, and kept: a run that was interrupted goes on
+where it stopped. `python benchmarks/decoders.py 20` draws 20 pairs per decoder instead of all.
 """
 
 import itertools
