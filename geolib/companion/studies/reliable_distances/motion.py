@@ -89,7 +89,6 @@ class Motion:
     @property
     def numbers(self) -> list[dict[str, Any]]:
         """Rows of the numbers table."""
-        mean, half = summaries.mean(self.lower), float(summaries.half_width(self.lower))
         rows = self.curves.numbers(KEY, NAME)
         for kind, title in enumerate(KINDS):
             for name, what in (("line", "straight lines"), ("geodesic", "geodesics")):
@@ -99,12 +98,7 @@ class Motion:
                 rows.append(number(KEY, quantity, summaries.mean(values), note=note))
         return [
             *rows,
-            number(
-                KEY,
-                f"{NAME}: log sqrt det M along geodesics less that along straight lines",
-                mean,
-                note=f"half its 95 % interval {half:.2f}, {self.n} pairs",
-            ),
+            magnification.row(KEY, NAME, self.lower),
             number(KEY, f"{NAME}: geodesics that converged", self.n_converged, note=f"of {self.n}"),
             number(
                 KEY,
@@ -118,12 +112,10 @@ class Motion:
     @property
     def claims(self) -> list[dict[str, Any]]:
         """Verdicts on what the slides show: none where fewer than half of the curves are geodesics."""
-        mean, half = summaries.mean(self.lower), float(summaries.half_width(self.lower))
-        told = f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f}); {self.n_converged} of {self.n} converged"
         trusted = 2 * self.n_converged >= self.n
         return [
             self.curves.decide(EVENLY, trusted=trusted),
-            LOW.decide(told, high=mean + half if trusted else math.nan),
+            magnification.decide(LOW, self.lower, trusted=trusted),
         ]
 
     @property
@@ -140,12 +132,7 @@ class Motion:
     @property
     def volume_words(self) -> str:
         """Where geodesics run, in words."""
-        mean, half = summaries.mean(self.lower), float(summaries.half_width(self.lower))
-        factor, low, high = (math.exp(value) for value in (mean, mean - half, mean + half))
-        return (
-            f"Along geodesics the magnification factor is {factor:.2f} times that along straight lines ({low:.2f} to "
-            f"{high:.2f}, geometric means over {self.n} pairs)."
-        )
+        return magnification.words(self.lower)
 
     @property
     def steps_words(self) -> str:
