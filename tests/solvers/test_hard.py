@@ -9,7 +9,7 @@ from problems import half_plane, half_plane_distance, seeded
 from promises import assert_keeps_its_promises
 from torch import nn
 
-from geolib import PullbackMetric, curve_length, geodesic
+from geolib import PullbackMetric, curve_length, geodesic, geodesic_residual, is_geodesic
 
 pytestmark = pytest.mark.smoke
 
@@ -137,3 +137,29 @@ def test_one_pair_in_512_dimensions_converges():
     g = geodesic(PullbackMetric(net), start, end)
     assert g.converged
     assert g.improvement > 1e-3
+
+
+ONTO = {
+    "rank 1 of 2": (2, lambda z: z[..., :1] + z[..., 1:].square()),
+    "rank 2 of 3": (3, lambda z: torch.stack([z[..., 0] + z[..., 2] ** 2, 2 * z[..., 1] + z[..., 0].sin()], dim=-1)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ONTO)
+def test_a_singular_metric_given_as_a_callable_is_not_certified_whatever_the_curve(what):
+    """Curves may take any way along the fibres, so distances are those between the images."""
+    d, onto = ONTO[what]
+
+    def metric(z):
+        J = torch.func.vmap(torch.func.jacrev(onto))(z.reshape(-1, d))
+        return (J.mT @ J).reshape(*z.shape, d)
+
+    start = torch.tensor([[-0.5, -0.9, -1.0], [0.2, 0.6, 0.3]], dtype=DTYPE)[:, -d:]
+    end = torch.tensor([[0.6, 0.4, 1.2], [-0.4, -0.8, -1.5]], dtype=DTYPE)[:, -d:]
+    distance = (onto(end) - onto(start)).norm(dim=-1)
+    line = torch.lerp(start[:, None], end[:, None], torch.linspace(0, 1, 65, dtype=DTYPE)[:, None])
+    assert (curve_length(metric, line) > 1.05 * distance).all()
+    assert not is_geodesic(geodesic_residual(metric, line), 1e-4).any()
+    g = geodesic(metric, start, end, init="line")
+    torch.testing.assert_close(g.length, distance, rtol=1e-3, atol=0)

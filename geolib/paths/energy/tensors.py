@@ -8,6 +8,9 @@ from geolib.paths.energy.base import PathEnergy, SecondVariation
 from geolib.paths.energy.expansion import Expansion
 from geolib.riemannian import RiemannianMetric
 
+# By how much coordinates turn over a segment. Where they seem to turn by more the segment sees nothing of it.
+_MOST_TURN = 10.0
+
 
 class TensorEnergy(PathEnergy):
     r"""Squared segments :math:`\tfrac12 \sum_i \Delta_i^T M(m_i) \Delta_i` of a metric that comes without an immersion.
@@ -30,7 +33,7 @@ class TensorEnergy(PathEnergy):
             old_D, old_B, old_slope = before
             change = (slope - old_slope) / 2 - (old_B @ (D - old_D).unsqueeze(-1)).squeeze(-1)
         # D_t delta over a segment is its difference plus what the coordinates turn, R delta_{i+1} - L delta_i
-        turn = torch.linalg.solve_ex(regular(M), _along(M) + B.mT - B).result / 4
+        turn = _solved(M, _along(M) + B.mT - B, _MOST_TURN) / 4
         eye = torch.eye(d, dtype=M.dtype, device=M.device)
         L, R = eye - turn, eye + turn
         gauss_newton = ((R.mT @ M @ R)[:, :-1] + (L.mT @ M @ L)[:, 1:], -(L.mT @ M @ R)[:, 1:-1])
@@ -53,7 +56,8 @@ class TensorEnergy(PathEnergy):
         rest, rest_right = self.spread(self._exact_blocks(points, index))
         # what the gradient, which is not zero where the curve is no geodesic, brings in through the coordinates
         inner = points[:, 1:-1].flatten(0, 1)
-        q = torch.linalg.solve_ex(regular(self.metric.unchecked(inner)), found.gradient.flatten(0, 1)).result
+        reach = points.diff(dim=1).norm(dim=-1).sum(-1, keepdim=True).expand(-1, points.shape[1] - 2).reshape(-1, 1, 1)
+        q = _solved(self.metric.unchecked(inner), found.gradient.flatten(0, 1).unsqueeze(-1), reach).squeeze(-1)
         turned = christoffel_of(self.metric, inner, q).unflatten(0, found.gradient.shape[:2])
         diagonal, right = found.gauss_newton
         more, more_right = found.connection
@@ -133,6 +137,21 @@ def christoffel_of(metric: RiemannianMetric, z: Tensor, v: Tensor) -> Tensor:
             (slope,) = torch.autograd.grad(M, z, cotangent, create_graph=True)
             along = torch.autograd.grad(slope, cotangent, v, allow_unused=True)[0] if slope.requires_grad else along
     return (B + B.mT - along.detach()) / 2
+
+
+def _solved(M: Tensor, right: Tensor, most: Tensor | float) -> Tensor:
+    """``M^{-1} right`` for ``M (..., d, d)`` and ``right (..., d, k)``, no larger than ``most``.
+
+    Where M is singular, ``right`` lies in its range but for what differences between points add to it. Divided by the
+    rounding floor that would be all that is left.
+    """
+    found = torch.linalg.solve_ex(regular(M), right).result
+    far = ~(found.norm(dim=(-2, -1), keepdim=True) <= most)
+    if not bool(far.any()):
+        return found
+    level = right.norm(dim=(-2, -1), keepdim=True) / most
+    eye = torch.eye(M.shape[-1], dtype=M.dtype, device=M.device)
+    return torch.where(far, torch.linalg.solve_ex(regular(M) + level * eye, right).result, found)
 
 
 def _along(M: Tensor) -> Tensor:
