@@ -1,5 +1,6 @@
 """store: whatever goes wrong while a file is written, the old one stays; an artefact is built once."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -231,6 +232,22 @@ def test_a_damaged_artefact_is_kept_aside_and_built_anew(derived, capsys):
     assert path.read_text() == '["good"]'
     get()
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.smoke
+def test_an_artefact_in_a_folder_that_may_only_be_read_is_loaded(derived, monkeypatch):
+    def get(name):
+        return store.cached(name, {}, ".json", build=lambda path: path.write_text("[1]"), load=read_json)
+
+    get("it")
+
+    def refuse(self, *args, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(store.FileLock, "acquire", refuse)
+    assert get("it") == [1]
+    with pytest.raises(OSError, match="Read-only"):
+        get("another")
 
 
 @pytest.mark.smoke

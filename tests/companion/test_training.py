@@ -5,6 +5,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import re
 import signal
 import struct
 
@@ -286,6 +287,44 @@ def test_a_damaged_model_is_trained_again(data, derived, trained, capsys):
     assert "is damaged" in capsys.readouterr().out
     assert same(again.vae, trained.vae)
     assert artefacts(derived) == [path.name, f"{path.name}.refused"]
+
+
+def of_another_training(tensors, metadata):
+    return tensors, {**metadata, "training": {**metadata["training"], "seed": 99}}
+
+
+def of_another_width(tensors, metadata):
+    name = sorted(tensors)[0]
+    return {**tensors, name: tensors[name][:-1]}, metadata
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (of_another_training, r"made for another configuration: .*'seed': 99"),
+        (of_another_width, r"weights of another model: .* has shape"),
+    ],
+)
+def test_an_intact_file_of_another_model_is_not_taken_for_this_one(*, data, derived, trained, capsys, other, sentence):
+    path = training.trained_vae(data, CONFIG, RECIPE).path
+    weights.save(path, *other(*weights.load(path)))
+    again = training.trained_vae(data, CONFIG, RECIPE)
+    assert re.search(sentence, capsys.readouterr().out)
+    assert same(again.vae, trained.vae)
+    assert artefacts(derived) == [path.name, f"{path.name}.refused"]
+
+
+@pytest.mark.smoke
+def test_an_intact_checkpoint_of_another_model_starts_anew(data, derived, trained, capsys):
+    interrupt(data, 3)
+    (checkpoint,) = derived.glob("*.checkpoint.safetensors")
+    tensors, metadata = weights.load(checkpoint)
+    name = next(name for name in sorted(tensors) if name.startswith("model."))
+    weights.save(checkpoint, {**tensors, name: tensors[name][:-1]}, metadata)
+    fresh = training.trained_vae(data, CONFIG, RECIPE)
+    assert "training starts anew" in capsys.readouterr().out
+    assert same(fresh.vae, trained.vae)
 
 
 def be_killed(where, number, data):

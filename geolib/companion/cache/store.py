@@ -100,6 +100,10 @@ def _locked(path: Path) -> contextlib.AbstractContextManager:
     except Timeout:
         progress.say(f"waiting for {path.name}, which another process makes")
         return lock.acquire()
+    except OSError:
+        if path.exists():  # in a folder that may only be read, where nobody makes it
+            return contextlib.nullcontext()
+        raise
 
 
 def cached(

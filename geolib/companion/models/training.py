@@ -1,5 +1,6 @@
 """Training that survives being killed, and is never done twice."""
 
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,12 @@ def trained_model(
 
     def load(path: Path) -> tuple[dict[str, Tensor], dict]:
         loaded_from[:] = [path]
-        return weights.load(path)
+        tensors, metadata = weights.load(path)
+        made_for = {part: metadata.get(part) for part in configuration}
+        if made_for != json.loads(json.dumps(configuration)):
+            raise ValueError(f"made for another configuration: {made_for}")
+        weights.check_shapes(tensors, kind(config).state_dict())
+        return tensors, metadata
 
     tensors, metadata = store.cached(kind.kind, configuration, ".safetensors", build=build, load=load)
     model = kind(config)
@@ -182,6 +188,8 @@ class _Run:
             return
         try:
             tensors, metadata = weights.load(self.checkpoint)
+            own = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+            weights.check_shapes({name: x for name, x in tensors.items() if name.startswith("model.")}, own)
         except ValueError as error:
             print(f"the checkpoint is damaged ({error}); training starts anew")
             return

@@ -57,6 +57,18 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(text)
 
 
+def check_shapes(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise where tensors have other names or shapes than a model's.
+
+    Raises:
+        ValueError: naming the first that differs.
+    """
+    for name in (*expected, *tensors):
+        found, wanted = (tuple(x[name].shape) if name in x else None for x in (tensors, expected))
+        if found != wanted:
+            raise ValueError(f"weights of another model: {name} has shape {found}, expected {wanted}")
+
+
 def load_plain(contents: bytes) -> dict[str, Tensor]:
     """The tensors (on the CPU) of a state dict that others published as torch writes it. Nothing in it is executed.
 
