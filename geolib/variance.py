@@ -120,7 +120,8 @@ def fit_rbf_precision(
         a module ``z (..., d) -> sigma (..., D)`` with the latents' dtype and device.
 
     Raises:
-        TypeError, ValueError: for arguments of the wrong type, shape or range; for latents that are all the same point.
+        TypeError, ValueError: for arguments of the wrong type, shape or range; for latents that are all the same point,
+            or whose squared spread or its inverse is beyond the range of their dtype.
 
     Note:
         A cluster whose points coincide gets the median radius of the other clusters. The fit of the weights stops when
@@ -151,8 +152,16 @@ def fit_rbf_precision(
 @torch.no_grad()
 def place_centers(latents: Tensor, n_centers: int, curvature: float, seed: int) -> tuple[Tensor, Tensor]:
     """The centres ``(K, d)`` and bandwidths ``(K,)`` of ``fit_rbf_precision``."""
+    exact = latents.double()  # as they may lie many times their spread from the origin
     centers, labels = _cluster(latents, n_centers, seed)
-    return centers, _bandwidths(latents, centers, labels, curvature)
+    bandwidths = _bandwidths(exact, centers, labels, curvature).to(latents)
+    if not bool((torch.isfinite(bandwidths) & (bandwidths >= torch.finfo(latents.dtype).tiny)).all()):
+        spread = float(exact.std(dim=0).max())
+        raise ValueError(
+            f"latents: their spread, {spread:.3g}, is too {'small' if spread < 1 else 'large'} for bandwidths in "
+            f"{latents.dtype}; rescale them"
+        )
+    return centers.to(latents), bandwidths
 
 
 @torch.no_grad()
@@ -163,7 +172,7 @@ def fit_to(latents: Tensor, variance_target: Tensor, centers: Tensor, bandwidths
 
 
 def _cluster(latents: Tensor, n_centers: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Cluster centres ``(K, d)`` by k-means, and each latent's cluster ``(n,)``."""
+    """Cluster centres ``(K, d)`` by k-means, in float64, and each latent's cluster ``(n,)``."""
     points = latents.detach().cpu().numpy().astype(np.float64)
     with warnings.catch_warnings():
         # k-means warns of fewer distinct points than clusters; empty clusters are dropped below
@@ -171,7 +180,7 @@ def _cluster(latents: Tensor, n_centers: int, seed: int) -> tuple[Tensor, Tensor
         labels = KMeans(n_centers, n_init=1, random_state=seed).fit(points).labels_
     used, labels = np.unique(labels, return_inverse=True)
     centers = np.stack([points[labels == k].mean(axis=0) for k in range(len(used))])
-    return torch.from_numpy(centers).to(latents), torch.from_numpy(labels).to(latents.device)
+    return torch.from_numpy(centers).to(latents.device), torch.from_numpy(labels).to(latents.device)
 
 
 def _bandwidths(latents: Tensor, centers: Tensor, labels: Tensor, curvature: float) -> Tensor:

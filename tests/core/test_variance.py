@@ -487,3 +487,23 @@ def test_an_ensemble_is_evaluated_no_more_often_than_one_decoder(generator):
     calls.clear()
     metric(z)
     assert calls == 5 * [40]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+def test_latents_far_from_the_origin_have_a_variance_in_float32(offset, generator):
+    latents = torch.randn(200, 2, generator=generator) + offset
+    rbf = fit_rbf_precision(latents, torch.rand(200, 3, generator=generator) + 0.1, n_centers=8)
+    exact = fit_rbf_precision(latents.double(), torch.ones(200, 3, dtype=DTYPE), n_centers=8)
+    torch.testing.assert_close(rbf.bandwidths.double(), exact.bandwidths, rtol=1e-5, atol=0)
+    assert torch.isfinite(rbf.weights).all()
+    std = rbf(latents)
+    assert torch.isfinite(std).all()
+    assert 0.5 < std.median() < 1.2  # the root of the target
+
+
+@pytest.mark.parametrize(("scale", "word"), [(1e-20, "small"), (1e25, "large")])
+def test_latents_whose_bandwidths_overflow_are_refused(scale, word, generator):
+    latents = scale * torch.randn(200, 2, generator=generator)
+    with pytest.raises(ValueError, match=rf"latents: their spread, .* is too {word} for bandwidths in torch.float32"):
+        fit_rbf_precision(latents, torch.ones(200, 3), n_centers=8)
+    assert torch.isfinite(fit_rbf_precision(latents.double(), torch.ones(200, 3).double(), n_centers=8).weights).all()
