@@ -56,7 +56,7 @@ class Skeleton:
 
         With M the product of a bone's rotations, the first of its channels applied first, about fixed axes, and B its
         base: R = R_parent B M B^T, and the joint is at p_parent + R offset. The root is at its place plus its
-        translation, with R = M B.
+        translation, with R = M B. In float64 it takes about 100 bytes per frame and joint.
 
         Args:
             motion: ``(F, n_channels)``: metres and radians, joint by joint, in the order of ``channels``.
