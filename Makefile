@@ -51,7 +51,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 5000
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 14_motion 17_isometry
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 14_motion 15_ensembles 17_isometry
 ifneq ($(RECIPE),digits)
 NOTEBOOKS := $(filter 01% 02% 03% 04% 05%,$(NOTEBOOKS))
 endif
@@ -69,6 +69,7 @@ FIGURES_10_feature_maps   := 10_sequences 10_classes_crossed 10_expectation 10_v
 FIGURES_11_generators     := 11_maps 11_spreads 11_geodesics
 FIGURES_12_fashion        := 12_surfaces 12_latent_space 12_variances 12_geodesic 12_extremes 12_walks 12_flatness
 FIGURES_14_motion         := 14_latent_space 14_motion 14_evenness
+FIGURES_15_ensembles      := 15_variances 15_curves 15_retrainings 15_drawn_members
 FIGURES_17_isometry       := 17_maps 17_strengths
 # Those of them that are animated, too.
 ANIMATED := 14_motion

@@ -4,7 +4,7 @@ from geolib.curves import curve_energy, curve_length
 from geolib.evaluation import compare_models, relative_improvement
 from geolib.exponential import expmap, logmap
 from geolib.geodesics import METHODS, geodesic
-from geolib.metric import PullbackMetric, condition_number, extremal_directions, magnification_factor
+from geolib.metric import FlatMetricWarning, PullbackMetric, condition_number, extremal_directions, magnification_factor
 from geolib.paths.certificate import geodesic_index, geodesic_residual, is_geodesic
 from geolib.paths.result import Geodesic, GeodesicError, Status
 from geolib.paths.starts.graph import LatentGraph
@@ -19,6 +19,7 @@ __version__ = "0.1.0"
 __all__ = [
     "METHODS",
     "CubicBSpline",
+    "FlatMetricWarning",
     "Geodesic",
     "GeodesicError",
     "LatentGraph",

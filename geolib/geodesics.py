@@ -40,6 +40,8 @@ def geodesic(
 ) -> Geodesic:
     r"""Shortest curves between pairs of latent points: minimisers of :math:`\int |\gamma'|_M^2 dt`.
 
+    What is often asked, such as why energy and not length, or when to trust a curve, ``notebooks/FAQ.md`` answers.
+
     Args:
         metric: a ``PullbackMetric``, or any callable ``z (..., d) -> M (..., d, d)``, differentiable by torch.
         start: ``(..., d)``; broadcast against ``end``. Their dtype and device are those of the whole computation.

@@ -18,6 +18,14 @@ _CHUNK_BYTES_CPU = 16 * 2**20
 _CHUNK_BYTES_GPU = 512 * 2**20
 
 
+class FlatMetricWarning(UserWarning):
+    """A decoder has as many outputs as latents (d = D), and neither ``std`` nor ``features``: its metric is flat.
+
+    The pull-back is then the Euclidean metric in other coordinates, wherever the decoder can be inverted, as a
+    normalising flow can everywhere: shortest curves decode to straight lines in data space. Said once per metric.
+    """
+
+
 class PullbackMetric:
     r"""The Riemannian metric that a generator induces on its latent space.
 
@@ -52,6 +60,9 @@ class PullbackMetric:
         :math:`p \mapsto 2 \arcsin \sqrt p`, so ``features`` serves; by logits a, as p rounds to 0 or 1, where the
         derivative by p is infinite: ``PullbackMetric(logits, features=lambda a: 2 * torch.atan(torch.tanh(a / 4)))``,
         where ``logits`` is the decoder without its last sigmoid (of an ``nn.Sequential``, ``decoder[:-1]``).
+
+    Warns:
+        FlatMetricWarning: where ``mean`` has as many outputs as latents and there is neither ``std`` nor ``features``.
 
     Source:
         Michelis & Becker 2021, Eqs. 1-4 and App. E; Eq. 2 is from Arvanitidis et al. 2018.
@@ -210,7 +221,15 @@ class PullbackMetric:
             jacobian.refuse_training_mode(name, getattr(self, name))
         kind = (z.shape[-1], z.dtype, z.device)
         if kind not in self._output_dim:
+            first = not self._output_dim
             self._output_dim[kind] = self._try(z.detach().reshape(-1, z.shape[-1])[:1])
+            if first and self.std is None and self.features is None and self._output_dim[kind] == z.shape[-1]:
+                warnings.warn(
+                    f"mean: has {z.shape[-1]} outputs for {z.shape[-1]} latents, so its metric is flat where it can be "
+                    f"inverted: geodesics decode to straight lines; give std or features to measure something else",
+                    FlatMetricWarning,
+                    stacklevel=2,
+                )
         if self._chunk_size is not None:
             return self._chunk_size
         per_point = self._output_dim[kind] * (z.shape[-1] + 1) * z.element_size()

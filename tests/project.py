@@ -58,6 +58,9 @@ TINY = {
     "n_lines": 2,
     "vary": False,
     "n_pose_pairs": 3,
+    "n_distances": 3,
+    "n_retrained": 2,
+    "n_nodes": 16,
 }
 
 

@@ -1,6 +1,7 @@
 """PullbackMetric against exact metrics, finite differences and the random metric of App. E; formulas on tensors."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -10,7 +11,14 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.functional import jacobian
 from torch.func import jacrev, vmap
 
-from geolib import PullbackMetric, condition_number, extremal_directions, magnification_factor
+from geolib import (
+    FlatMetricWarning,
+    PullbackMetric,
+    condition_number,
+    extremal_directions,
+    geodesic,
+    magnification_factor,
+)
 from geolib.metric import _CHUNK_BYTES_CPU
 
 pytestmark = pytest.mark.smoke
@@ -349,3 +357,52 @@ def test_eq_4_has_two_derivatives_for_fewer_and_more_features_than_outputs(n_fea
     z = torch.tensor([[0.3, -0.2], [0.1, 0.4]], dtype=torch.float64, requires_grad=True)
     assert gradcheck(metric, (z,))
     assert gradgradcheck(metric, (z,))
+
+
+# As many outputs as latents
+
+
+def flow(z):
+    """A map of the plane with an inverse."""
+    return torch.cat([z[:, :1], z[:, 1:] + z[:, :1] ** 2], dim=-1)
+
+
+def test_a_flat_metric_is_told_once(generator):
+    z = points(4, generator)
+    metric = PullbackMetric(flow)
+    with pytest.warns(FlatMetricWarning, match="mean: has 2 outputs for 2 latents") as told:
+        metric(z)
+        metric.immersion(z)
+        metric(z.float())
+    assert len(told) == 1
+    with pytest.warns(FlatMetricWarning):
+        PullbackMetric(flow)(z)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.simplefilter("ignore", FlatMetricWarning)
+        PullbackMetric(flow)(z)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        PullbackMetric(mlp()),
+        PullbackMetric(mlp(D=1)),
+        PullbackMetric(flow, deviation(D=2)),
+        PullbackMetric(flow, features=mlp(2, 3)),
+    ],
+    ids=["D > d", "D < d", "std", "features"],
+)
+def test_other_metrics_are_not_called_flat(metric, generator):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric(points(4, generator))
+
+
+def test_geodesics_of_a_flat_metric_decode_to_straight_lines(generator):
+    start, end = points(10, generator).chunk(2)
+    g = geodesic(PullbackMetric(flow), start, end, rtol=1e-6)
+    images = flow(g.points.flatten(0, 1)).reshape(g.points.shape)
+    t = torch.linspace(0, 1, images.shape[1], dtype=DTYPE)[:, None]
+    torch.testing.assert_close(images, torch.lerp(flow(start)[:, None], flow(end)[:, None], t), rtol=0, atol=1e-3)
+    torch.testing.assert_close(g.length, g.lower_bound, rtol=1e-5, atol=0)

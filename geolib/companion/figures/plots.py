@@ -154,6 +154,14 @@ def draw_curves(axes: Axes, points: Tensor, *, colors: Sequence | None = None, *
     axes.add_collection(LineCollection(list(to_numpy(points)), colors=colors, **{"zorder": 4, **style}))
 
 
+def intervals(axes: Axes, names: Sequence[str], means: Sequence[float], halves: Sequence[float]) -> None:
+    """Means with intervals to either side, one name per row from the top down."""
+    y = np.arange(len(names))
+    axes.errorbar(means, y, xerr=halves, fmt="o", color=style.PALETTE[0], markersize=4, linewidth=1)
+    axes.set(yticks=y, yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    axes.grid(axis="x", color="0.9", linewidth=0.5)
+
+
 def image_grid(axes: Axes, images: Tensor, *, columns: int, shape: tuple[int, int] = (28, 28)) -> None:
     """Images ``(n, D)`` in [0, 1], in rows of ``columns``."""
     rows = to_numpy(images).reshape(-1, columns, *shape)

@@ -22,6 +22,7 @@ from geolib.companion.models.generators import Generator, MeanGenerator
 from geolib.companion.models.recipes import AnyRecipe, recipe
 from geolib.companion.models.training import TrainedVAE
 from geolib.companion.studies.evidence import Verdict
+from geolib.variance import Ensemble
 
 _PACKAGES = (
     "torch",
@@ -79,7 +80,7 @@ class Run:
                 print(f"Data: {data.notice}.")
         return chosen
 
-    def trained(self, name: str, *, seed: int | None = None) -> TrainedVAE | TrainedDecoder:
+    def trained(self, name: str, *, seed: int | None = None) -> TrainedVAE | TrainedDecoder | Ensemble:
         """The model of that recipe, loaded from ``data/derived`` or trained first."""
         return self.recipe(name, seed=seed).trained(device=self.device)
 

@@ -14,7 +14,9 @@ from geolib.companion.models import generators
 from geolib.companion.models.convolutional import ConvolutionalTraining, TrainedDecoder, trained_decoder
 from geolib.companion.models.generators import Generator, MeanGenerator, mean_generator
 from geolib.companion.models.michelis_becker import PRECISION
+from geolib.companion.models.networks import decoders
 from geolib.companion.models.networks.autoencoder import Autoencoder, AutoencoderConfig
+from geolib.companion.models.networks.decoders import Decoders, DecodersConfig
 from geolib.companion.models.networks.gan import GAN, GANConfig
 from geolib.companion.models.networks.isometric import IsometricConfig
 from geolib.companion.models.networks.iwae import IWAE, IWAEConfig
@@ -22,6 +24,7 @@ from geolib.companion.models.networks.learned_variance import LearnedVarianceCon
 from geolib.companion.models.networks.schedule import ConstantTraining, DecayingTraining, FilledTraining, TrainingConfig
 from geolib.companion.models.networks.vae import VAE, ConvolutionalVAEConfig, VAEConfig
 from geolib.companion.models.training import AnyVAEConfig, TrainedVAE, trained_model, trained_vae
+from geolib.variance import Ensemble
 
 DIGITS = (2, 4, 5, 7)
 """the classes of Michelis & Becker 2021"""
@@ -171,7 +174,35 @@ class MeanRecipe:
         return {"model": self.model.as_dict(), "training": asdict(self.training)}
 
 
-AnyRecipe = Recipe | MeanRecipe | ConvolutionalRecipe
+@dataclass(frozen=True)
+class EnsembleRecipe:
+    """How more decoders are trained for the latents of a VAE, whose encoder stays as it is."""
+
+    name: str
+    label: str
+    """what figures and progress bars call the decoders"""
+    load: Callable[[], ImageData]
+    vae: Recipe
+    model: DecodersConfig
+    training: TrainingConfig
+
+    @cached_property
+    def data(self) -> ImageData:
+        """What ``load`` finds, read once."""
+        return self.load()
+
+    def trained(self, *, device: torch.device | str = "cpu") -> Ensemble:
+        """The decoders as one immersion, loaded from ``data/derived`` or trained first."""
+        own = replace(self.vae, load=lambda: self.data).trained(device=device)
+        rows = decoders.encoded(self.data, own.vae, own.path.stem)
+        return trained_model(Decoders, rows, self.model, self.training, device=device, label=self.label)[0].ensemble()
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values, for a figure's sidecar."""
+        return {"model": self.model.as_dict(), "training": asdict(self.training)}
+
+
+AnyRecipe = Recipe | MeanRecipe | ConvolutionalRecipe | EnsembleRecipe
 
 
 def _digits(
@@ -235,6 +266,12 @@ def _isometric(profile: str, seed: int) -> Recipe:
     return Recipe("isometric", "isometric VAE", _load_digits, IsometricConfig(), training)
 
 
+def _decoders(profile: str, seed: int) -> EnsembleRecipe:
+    vae, epochs = _digits_vae(profile, seed), 3 if profile == "quick" else 20
+    training = TrainingConfig(epochs=epochs, variance_epochs=1, learning_rate=3e-3, seed=seed)
+    return EnsembleRecipe("digits_decoders", "decoders", _load_digits, vae, DecodersConfig(vae.model), training)
+
+
 def _surface(shape: str) -> Callable[[str, int], Recipe]:
     def recipe(profile: str, seed: int) -> Recipe:
         epochs = 40 if profile == "quick" else 200
@@ -267,9 +304,11 @@ def _convolutional(profile: str, seed: int) -> ConvolutionalRecipe:
     return ConvolutionalRecipe("convolutional", _load_digits, training)
 
 
+_digits_vae = _digits("digits", "VAE", (256, 64))
+
 _RECIPES = {
     # Michelis & Becker's experiments: one model to look at, and two whose parameter counts stand 16 to 1
-    "digits": _digits("digits", "VAE", (256, 64)),
+    "digits": _digits_vae,
     "digits_large": _digits("digits_large", "VAE1", (404, 256)),
     "digits_small": _digits("digits_small", "VAE2", (32, 16)),
     # the settings of Michelis & Becker's published code, and with the 16 latent dimensions of its published weights
@@ -295,8 +334,9 @@ _RECIPES = {
     "ramirez_dae": _ramirez("ramirez_dae", "DAE 128-32 sigmoid", Autoencoder, AutoencoderConfig()),
     "ramirez_gan": _ramirez("ramirez_gan", "GAN 128-32 tanh", GAN, GANConfig()),
     "moons": _moons,
-    # beyond the papers: distances are kept
+    # beyond the papers: distances are kept, and more decoders for the latents of "digits"
     "isometric": _isometric,
+    "digits_decoders": _decoders,
     # Danielou et al. 2024: three classes of Fashion-MNIST, and surfaces in space
     "fashion": _fashion,
     **{f"surface_{shape}": _surface(shape) for shape in surfaces.SHAPES},

@@ -143,7 +143,7 @@ def extremes(found: Fashion) -> Figure:
     axes[1].set_ylabel("")
     kinds = {"straight line": curves.line, **{LABELS[s]: points for s, points in curves.geodesics.items()}}
     shares = [100 * curves.off.shares(points) for points in kinds.values()]
-    _intervals(
+    plots.intervals(
         axes[2], list(kinds), [summaries.mean(x) for x in shares], [float(summaries.half_width(x)) for x in shares]
     )
     axes[2].set(xlabel="length off the data [%]", xlim=(0, None))
@@ -178,16 +178,9 @@ def flatness(found: Fashion) -> Figure:
     names = (WITHOUT, NETWORK, RBF)
     means = [100 * found.improvements[name].mean for name in names]
     halves = [100 * found.improvements[name].half_width for name in names]
-    _intervals(axes, list(names), means, halves)
+    plots.intervals(axes, list(names), means, halves)
     axes.set(xlabel="mean relative improvement [%]", xlim=(0, None))
     return figure
-
-
-def _intervals(axes: Axes, names: list[str], means: list[float], halves: list[float]) -> None:
-    y = np.arange(len(names))
-    axes.errorbar(means, y, xerr=halves, fmt="o", color=style.PALETTE[0], markersize=4, linewidth=1)
-    axes.set(yticks=y, yticklabels=names, ylim=(len(names) - 0.5, -0.5))
-    axes.grid(axis="x", color="0.9", linewidth=0.5)
 
 
 def _volume(axes: Axes, found: Fashion, variance: str) -> AxesImage:

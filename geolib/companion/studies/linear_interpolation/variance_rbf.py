@@ -52,12 +52,12 @@ class Variances:
     @property
     def ratio_of_network(self) -> float:
         """The network's mean sigma away from the data over that at the test data."""
-        return self._ratio(self.g.vae.std)
+        return self.ratio(self.g.vae.std)
 
     @property
     def ratio_of_rbf(self) -> float:
         """The RBF's mean sigma away from the data over that at the test data."""
-        return self._ratio(self.g.rbf)
+        return self.ratio(self.g.rbf)
 
     @property
     def share_as_sure(self) -> float:
@@ -67,7 +67,8 @@ class Variances:
         return 100 * summaries.share(away < summaries.median(at_data))
 
     @torch.no_grad()
-    def _ratio(self, std: Callable[[Tensor], Tensor]) -> float:
+    def ratio(self, std: Callable[[Tensor], Tensor]) -> float:
+        """The mean of a standard deviation away from the data over that at the test data."""
         return float(std(self.away).mean()) / float(std(self.g.test_latents).mean())
 
     @property
