@@ -49,6 +49,9 @@ export OMP_NUM_THREADS
 # once made it twice as slow on quiet cores; GNU's OpenMP can be told to spin for some microseconds first.
 export OMP_WAIT_POLICY ?= PASSIVE
 export GOMP_SPINCOUNT ?= 5000
+# Every step allocates anew what the last one gave back. GNU's C library can be told to keep that memory, and in large
+# pages: a tenth less time for curves, a fifth less for trainings, and not a bit of the results changes.
+export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=134217728:glibc.malloc.top_pad=33554432
 
 # Which figures each notebook writes; the recipe fails where one is missing.
 NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 14_motion 15_ensembles 17_isometry

@@ -18,7 +18,7 @@ from geolib.companion.models.networks.vae import negative_elbo
 pytestmark = pytest.mark.smoke
 
 LEARNED = LearnedVarianceConfig(widths=(24, 12))
-BRIEF = schedule.FilledTraining(epochs=7, batch_size=64, learning_rate=1e-3, images_per_epoch=500, seed=3)
+BRIEF = schedule.ConstantFilledTraining(epochs=7, batch_size=64, learning_rate=1e-3, filled_to=500, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_the_divergence_counts_for_more_and_more_over_the_first_third(monkeypatc
 
     original = learned_variance._negative_elbo
     monkeypatch.setattr(learned_variance, "_negative_elbo", loss)
-    training.trained_vae(data, LEARNED, dataclasses.replace(BRIEF, epochs=9, images_per_epoch=1))
+    training.trained_vae(data, LEARNED, dataclasses.replace(BRIEF, epochs=9, filled_to=1))
     assert list(dict.fromkeys(seen)) == pytest.approx([1 / 3, 2 / 3, 1])
     assert seen.count(1.0) == 7 * seen.count(seen[0])
 
@@ -128,13 +128,34 @@ def test_an_epoch_goes_several_times_through_few_images(monkeypatch, data, deriv
 
     original = learned_variance._negative_elbo
     monkeypatch.setattr(learned_variance, "_negative_elbo", loss)
-    vae = training.trained_vae(data, LEARNED, dataclasses.replace(BRIEF, epochs=1, images_per_epoch=810))
+    vae = training.trained_vae(data, LEARNED, dataclasses.replace(BRIEF, epochs=1, filled_to=700))
+    assert [len(batch) for batch in rows] == [64] * 10 + [60]  # whole batches but for the last
     images = torch.cat(rows)
-    assert len(images) == 3 * 270  # a tenth is held out
-    assert images.unique(dim=0, return_counts=True)[1].unique().tolist() == [3]
+    # a tenth of 300 is held out; none comes a third time before all have come twice
+    assert images.unique(dim=0, return_counts=True)[1].sort().values.tolist() == [2] * 110 + [3] * 160
+    assert images[:540].unique(dim=0, return_counts=True)[1].tolist() == [2] * 270
     assert math.isfinite(vae.history[0]["training"])
-    assert [schedule.FilledTraining(images_per_epoch=16200).passes(n) for n in (16200, 20000, 215)] == [1, 1, 75]
-    assert schedule.TrainingConfig().passes(3) == 1
+
+
+@pytest.mark.parametrize(("n", "length"), [(16200, 16200), (20000, 20000), (215, 16200)])
+def test_an_epoch_leaves_no_image_out(n, length):
+    order = schedule.FilledTraining(filled_to=16200).order(n, torch.Generator().manual_seed(0))
+    assert len(order) == length
+    assert order.unique().tolist() == list(range(n))
+
+
+def test_filling_takes_the_draws_of_an_epoch_without_it():
+    orders = [
+        kind.order(300, torch.Generator().manual_seed(2))
+        for kind in (schedule.FilledTraining(filled_to=300), schedule.TrainingConfig())
+    ]
+    assert torch.equal(*orders)
+
+
+def test_a_constant_rate_stays_one_where_epochs_are_filled():
+    assert [BRIEF.rate(epoch, 7) for epoch in range(7)] == [1e-3] * 7
+    assert schedule.FilledTraining(learning_rate=1e-3).rate(3, 7) == schedule.TrainingConfig().rate(3, 7)
+    assert BRIEF.optimizer([torch.nn.Parameter(torch.ones(1))]).defaults["betas"] == (0.9, 0.999)
 
 
 # --- the isometric regulariser

@@ -152,17 +152,16 @@ class _Run:
             phase.before_epoch(self.model, epoch, phase.epochs)
         self.model.train(phase.norms_follow)
         total = torch.zeros((), device=self.device)
-        passes = self.training.passes(len(self.images))
-        for _ in range(passes):
-            for batch in torch.randperm(len(self.images), generator=self.generator).split(self.training.batch_size):
-                images = self.images[batch.to(self.device)]
-                for player, optimizer in zip(phase.players, optimizers, strict=True):
-                    loss = player.loss(self.model, images, self._noise(len(batch)))
-                    optimizer.zero_grad(set_to_none=True)
-                    loss.mean().backward()
-                    optimizer.step()
-                total += loss.detach().sum()
-        mean = float(total) / (passes * len(self.images))
+        order = self.training.order(len(self.images), self.generator)
+        for batch in order.split(self.training.batch_size):
+            images = self.images[batch.to(self.device)]
+            for player, optimizer in zip(phase.players, optimizers, strict=True):
+                loss = player.loss(self.model, images, self._noise(len(batch)))
+                optimizer.zero_grad(set_to_none=True)
+                loss.mean().backward()
+                optimizer.step()
+            total += loss.detach().sum()
+        mean = float(total) / len(order)
         if not torch.isfinite(torch.tensor(mean)):
             raise ValueError(
                 f"training: the loss is {mean} in epoch {epoch + 1} of phase {phase.name!r}; lower learning_rate"

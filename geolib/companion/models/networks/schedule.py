@@ -1,5 +1,6 @@
 """How a model is trained: the optimiser, phases one after the other, and in each of them players that take turns."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,10 +42,6 @@ class TrainingConfig:
     learning_rate: float = 1e-3
     seed: int = 0
 
-    def passes(self, n_images: int) -> int:
-        """How many times an epoch goes through so many images."""
-        return 1
-
     def __post_init__(self) -> None:
         for name in ("epochs", "variance_epochs", "batch_size"):
             if getattr(self, name) < 1:
@@ -53,6 +50,10 @@ class TrainingConfig:
     def optimizer(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
         """Adam at the initial learning rate."""
         return torch.optim.Adam(parameters, lr=self.learning_rate, fused=True)
+
+    def order(self, n_images: int, generator: torch.Generator) -> Tensor:
+        """Indices of the images that an epoch goes through, one batch after the other: each of so many once."""
+        return torch.randperm(n_images, generator=generator)
 
     def rate(self, epoch: int, epochs: int) -> float:
         """The learning rate of an epoch, counted from 0: a cosine that falls to 0."""
@@ -94,14 +95,22 @@ class ConstantTraining(TrainingConfig):
 
 
 @dataclass(frozen=True)
-class FilledTraining(ConstantTraining):
-    """Training at a constant learning rate by epochs that all have about the same number of images."""
+class FilledTraining(TrainingConfig):
+    """Training by epochs that have a number of images at least, so that few images get as many steps as many do."""
+
+    filled_to: int = 1
+    """an epoch goes through fewer images than that again and again, until it has so many"""
+
+    def order(self, n_images: int, generator: torch.Generator) -> Tensor:
+        """Indices of the images that an epoch goes through: none a second time before all have had their turn."""
+        length = max(n_images, self.filled_to)
+        passes = [torch.randperm(n_images, generator=generator) for _ in range(math.ceil(length / n_images))]
+        return torch.cat(passes)[:length]
+
+
+@dataclass(frozen=True)
+class ConstantFilledTraining(FilledTraining, ConstantTraining):
+    """The same at a constant learning rate."""
 
     learning_rate: float = 8e-5
     betas: tuple[float, float] = (0.9, 0.999)
-    images_per_epoch: int = 1
-    """an epoch goes several times through fewer images than that"""
-
-    def passes(self, n_images: int) -> int:
-        """How many times an epoch goes through so many images."""
-        return max(1, round(self.images_per_epoch / n_images))
