@@ -126,7 +126,8 @@ class Motion:
         return (
             f"The coefficient of variation of the pose's steps is {line} along straight lines and {curve} along "
             f"geodesics (mean of {self.n} pairs and 95 % interval; {self.n_converged} geodesics converged). By kind of "
-            f"pair it is {kinds} along straight lines."
+            f"pair it is {kinds} along straight lines. We call a change even below {evenness.EVEN:g}: that holds for "
+            f"{self._n_even('line')} of {self.n} straight lines and {self._n_even('geodesic')} of {self.n} geodesics."
         )
 
     @property
@@ -142,6 +143,9 @@ class Motion:
             change = 100 * changes(self.poses(name, evenness.STEPS + 1))
             told.append(f"{float(change.min()):.1f} to {float(change.max()):.1f} cm per step along the {what}")
         return f"The joints move by {' and '.join(told)}."
+
+    def _n_even(self, name: str) -> int:
+        return int((getattr(self.curves, f"{name}_variation") < evenness.EVEN).sum())
 
     def _of_kind(self, name: str, kind: int) -> str:
         return f"{summaries.mean(getattr(self.curves, f'{name}_variation')[self.pairs.kind == kind]):.3f}"
