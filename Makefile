@@ -54,7 +54,7 @@ export GOMP_SPINCOUNT ?= 5000
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=134217728:glibc.malloc.top_pad=33554432
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 14_motion 15_ensembles 17_isometry
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 13_metrics_for_generative_models 14_motion 15_ensembles 17_isometry
 ifneq ($(RECIPE),digits)
 NOTEBOOKS := $(filter 01% 02% 03% 04% 05%,$(NOTEBOOKS))
 endif
@@ -71,6 +71,7 @@ FIGURES_09_why_ten_percent := 09_staircase
 FIGURES_10_feature_maps   := 10_sequences 10_classes_crossed 10_expectation 10_vgg
 FIGURES_11_generators     := 11_maps 11_spreads 11_geodesics
 FIGURES_12_fashion        := 12_surfaces 12_latent_space 12_variances 12_geodesic 12_extremes 12_walks 12_flatness
+FIGURES_13_metrics_for_generative_models := 13_pendulum 13_distances 13_arm 13_digits 13_evenness 13_smoothing
 FIGURES_14_motion         := 14_latent_space 14_motion 14_evenness
 FIGURES_15_ensembles      := 15_variances 15_curves 15_retrainings 15_drawn_members
 FIGURES_17_isometry       := 17_maps 17_strengths

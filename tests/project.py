@@ -56,6 +56,7 @@ TINY = {
     "n_walk_steps": 20,
     "n_joined": 1,
     "n_lines": 2,
+    "n_curves": 2,
     "vary": False,
     "n_pose_pairs": 3,
     "n_distances": 3,

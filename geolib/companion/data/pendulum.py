@@ -13,7 +13,8 @@ NOISE = 0.05
 """standard deviation of the noise that is added to each pixel"""
 _LENGTH = 0.8  # of the rod, from the middle of an image whose half side is 1
 _WIDTH = 0.15  # at which the rod's brightness has fallen by a factor e
-_SECTOR = 45  # degrees, of a label
+SECTORS = 8
+"""of the circle, which are the labels"""
 
 
 def angles(n: int) -> Tensor:
@@ -52,7 +53,7 @@ def load(n: int = 2000, *, seed: int = 0) -> ImageData:
         seed: of the noise.
 
     Returns:
-        The images, in the order of their angles; labels are the nearest multiples of 45 degrees.
+        The images, in the order of their angles; labels 0 to 7 are the nearest eighths of a turn.
 
     Raises:
         ValueError: for fewer than 50 images.
@@ -64,6 +65,6 @@ def load(n: int = 2000, *, seed: int = 0) -> ImageData:
         raise ValueError(f"n: got {n}, expected at least 50")
     angle = angles(n)
     noise = NOISE * torch.randn(n, math.prod(SHAPE), generator=torch.Generator().manual_seed(seed))
-    labels = (angle.rad2deg() / _SECTOR).round().long() % (360 // _SECTOR) * _SECTOR
+    labels = (angle * SECTORS / (2 * math.pi)).round().long() % SECTORS
     images = (rendered(angle) + noise).clamp(0, 1)
     return as_images("pendulum", "geolib.companion.data.pendulum", images, labels, shape=SHAPE)
