@@ -47,15 +47,20 @@ def half_width(values: Tensor) -> Tensor:
     return float(stats.t.ppf(0.975, n - 1)) * values.double().std(-1) / math.sqrt(n)
 
 
-def share_beside_its_own_kind(points: Tensor, kinds: Tensor) -> float:
-    """The fraction of ``points (n, d)`` whose nearest neighbour among the others is of the same kind ``(n,)``."""
+def nearest_others(points: Tensor) -> Tensor:
+    """The index of the nearest other point of each of ``points (n, d)``: ``(n,)``, on the CPU."""
     nearest = []
     for rows in torch.arange(len(points)).split(1024):
         distance = torch.cdist(points[rows], points).cpu()
         distance[torch.arange(len(rows)), rows] = torch.inf  # a point is no neighbour of itself
         nearest.append(distance.argmin(-1))
+    return torch.cat(nearest)
+
+
+def share_beside_its_own_kind(points: Tensor, kinds: Tensor) -> float:
+    """The fraction of ``points (n, d)`` whose nearest neighbour among the others is of the same kind ``(n,)``."""
     kinds = kinds.cpu()
-    return share(kinds[torch.cat(nearest)] == kinds)
+    return share(kinds[nearest_others(points)] == kinds)
 
 
 def share_interval(count: int, n: int) -> tuple[float, float]:

@@ -1,5 +1,6 @@
 """Notebook 11's study: Jacobians that are known, what is off the data, and what decides each claim."""
 
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies.evidence import Verdict
 from geolib.companion.studies.generative_models import generators as study
 from geolib.companion.studies.generative_models.generators import DAE, GAN, MODELS, VAES, Generators, Landscape, Spread
+from geolib.companion.studies.generative_models.support import TwoSampleTest
 
 pytestmark = pytest.mark.smoke
 
@@ -37,7 +39,7 @@ def test_a_jacobian_that_is_known(generator):
         torch.testing.assert_close(kappa, torch.full_like(kappa, 3.0), rtol=1e-6, atol=0)
     assert found.log_det.shape == found.off.shape == (9, 9)
     assert found.error_ratio > 1
-    assert 0.5 < found.told_apart <= 1
+    assert 0.5 < found.check.share <= 1
 
 
 def test_percentiles_of_values_of_which_some_are_infinite():
@@ -70,7 +72,7 @@ def landscapes(**kappas):
                 0,
                 8,
                 0.9,
-                0.7,
+                TwoSampleTest(0.7, 0.001, 1000),
             )
         ]
     return out
@@ -128,6 +130,19 @@ def test_every_model_is_compared_with_its_data():
     rows = {row["quantity"]: row["value"] for row in generators().numbers}
     assert sum("principal components" in quantity for quantity in rows) == len(MODELS) - 1  # the GAN has no encoder
     assert [value for quantity, value in rows.items() if "nearest neighbour" in quantity] == [70.0] * len(MODELS)
+
+
+@pytest.mark.parametrize(
+    ("p", "said"), [(0.051, ("passes", "pass", "not told apart")), (0.05, ("fails", "fail", "told"))]
+)
+def test_the_two_sample_check_of_the_adversarial_network(p, said):
+    found = generators()
+    first = found.landscapes[GAN][0]
+    found.landscapes[GAN][0] = dataclasses.replace(first, check=TwoSampleTest(0.52, p, 1000))
+    (row,) = (r for r in found.numbers if r["quantity"] == f"{GAN}: two-sample check at the 5 % level, p-value")
+    assert (row["value"], row["note"].partition(":")[0]) == (p, said[0])
+    assert "1,000 images of each kind" in row["note"]
+    assert f"Its images {said[1]} the two-sample check: they are {said[2]}" in found.check
 
 
 def test_numbers_are_medians_over_seeds():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from geolib.companion.studies.generative_models.support import OffTheData, evenly, told_apart
+from geolib.companion.studies.generative_models.support import OffTheData, evenly, two_sample_test
 
 pytestmark = pytest.mark.smoke
 
@@ -33,6 +33,17 @@ def test_the_share_of_length_off_the_data():
 
 def test_what_can_and_what_cannot_be_told_apart(generator):
     a, b = torch.randn(2, 400, 5, generator=generator)
-    assert told_apart(a, b) == pytest.approx(0.5, abs=0.06)
-    assert told_apart(a, b + 50) == 1
-    assert told_apart(a, a.clone()) == 0  # each has its copy among the others
+    same, apart, copied = (two_sample_test(a, other) for other in (b, b + 50, a.clone()))
+    assert same.share == pytest.approx(0.5, abs=0.06)
+    assert (apart.share, apart.p, apart.n) == (1, 0.001, 400)
+    assert (copied.share, copied.p) == (0, 1)  # each has its copy among the others
+    assert [check.passes for check in (same, apart, copied)] == [True, False, True]
+    assert apart.outcome == "told apart from real images at the 5 % level, p = 0.001, 400 images of each kind"
+    assert same.outcome.startswith("not told apart from real images at the 5 % level")
+
+
+def test_the_level_is_how_often_equals_are_told_apart(generator):
+    samples = torch.randn(80, 2, 30, 3, generator=generator)
+    failed = sum(not two_sample_test(*pair).passes for pair in samples)
+    assert failed <= 11  # 4 expected; the chance of more is below one in a thousand
+    assert not any(two_sample_test(a, b + 2).passes for a, b in samples[:10])

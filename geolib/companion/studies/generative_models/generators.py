@@ -18,10 +18,12 @@ from geolib.companion.models.networks.gan import GANConfig
 from geolib.companion.models.networks.vae import VAEConfig
 from geolib.companion.studies.evidence import Claim, number
 from geolib.companion.studies.generative_models.support import (
+    LEVEL,
     OffTheData,
+    TwoSampleTest,
     evenly,
     reconstruction_over_principal_components,
-    told_apart,
+    two_sample_test,
 )
 from geolib.curves import straight
 
@@ -122,8 +124,8 @@ class Landscape:
     """classes among what it generates"""
     error_ratio: float
     """squared error on test images over that of two principal components; NaN where there is no encoder"""
-    told_apart: float
-    """share of images, made and real, whose nearest neighbour is of their kind"""
+    check: TwoSampleTest
+    """of images that it makes against test images"""
 
     @property
     def spreads(self) -> dict[tuple[str, str], Spread]:
@@ -148,8 +150,8 @@ def landscape(label: str, g: MeanGenerator, *, resolution: int) -> Landscape:
     ratio = math.nan if isinstance(g.model, GANModel) else reconstruction_over_principal_components(g.data, g.model)
     with torch.no_grad():
         made = g.model.mean(g.test_latents[:_COMPARED])
-    apart = told_apart(made, g.data.test_images[:_COMPARED].to(made.device))
-    return Landscape(label, latents.cpu(), grid, off, *found[0], *found[1], g.n_collapsed, g.n_classes, ratio, apart)
+    check = two_sample_test(made, g.data.test_images[:_COMPARED].to(made.device))
+    return Landscape(label, latents.cpu(), grid, off, *found[0], *found[1], g.n_collapsed, g.n_classes, ratio, check)
 
 
 def _log_det_and_kappa(metric: PullbackMetric, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,9 +226,12 @@ class Generators:
             if name != GAN:
                 rows.append(number(f"RA-{k + 1}", f"{first.label}: {error}", first.error_ratio))
             told = f"{first.label}: images made and real whose nearest neighbour is of their kind"
-            note = "50 % where they cannot be told apart"
-            rows.append(number(f"RA-{k + 1}", told, 100 * first.told_apart, unit="%", note=note))
+            note = f"50 % where they cannot be told apart; {first.check.outcome}"
+            rows.append(number(f"RA-{k + 1}", told, 100 * first.check.share, unit="%", note=note))
         gan = self.first(GAN)
+        outcome = f"{'passes' if gan.check.passes else 'fails'}: {gan.check.outcome}"
+        what = f"{gan.label}: two-sample check at the {100 * LEVEL:.0f} % level, p-value"
+        rows.append(number("RA-5", what, gan.check.p, note=outcome))
         note = f"of {gan.n_classes} of 10 classes at least {100 * generators.PRESENT:.0f} % among its images"
         rows.append(number("RA-5", "trainings of the GAN that collapsed", gan.n_collapsed, note=note))
         for one in self.variants:
@@ -266,6 +271,12 @@ class Generators:
         if gan.n_collapsed:
             trained = f"{gan.n_collapsed} of its trainings collapsed"
         return f"{trained}; of what it generates {gan.n_classes} of the 10 classes have a share."
+
+    @property
+    def check(self) -> str:
+        """Whether the GAN's images pass the two-sample check, in words."""
+        check = self.first(GAN).check
+        return f"Its images {'pass' if check.passes else 'fail'} the two-sample check: they are {check.outcome}."
 
     @property
     def away(self) -> str:
