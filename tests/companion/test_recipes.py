@@ -32,7 +32,7 @@ def test_a_recipe_names_its_profile_and_seed(name, profile):
     assert recipe(name, profile, seed=4).as_dict() != described
 
 
-DIGITS = ("digits", "digits_large", "digits_small", "few_digits", "few_digits_small")
+DIGITS = ("digits", "digits_large", "digits_small")
 
 
 @pytest.mark.parametrize("name", recipes.NAMES)

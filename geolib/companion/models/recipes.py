@@ -219,7 +219,9 @@ def _digits(
 ) -> Callable[[str, int], Recipe]:
     def recipe(profile: str, seed: int) -> Recipe:
         training = TrainingConfig(epochs=100, variance_epochs=10, seed=seed)
-        if profile == "quick":
+        if profile == "quick" and load is _load_few_digits:
+            training = TrainingConfig(epochs=10, variance_epochs=3, seed=seed)
+        elif profile == "quick":
             # A decoder after few and small steps is more curved than any other, and curves take longer than the steps.
             training = FilledTraining(epochs=10, variance_epochs=1, learning_rate=3e-3, filled_to=_QUICK, seed=seed)
         return Recipe(name, label, load, VAEConfig(widths=widths), training)
