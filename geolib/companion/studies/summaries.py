@@ -47,6 +47,17 @@ def half_width(values: Tensor) -> Tensor:
     return float(stats.t.ppf(0.975, n - 1)) * values.double().std(-1) / math.sqrt(n)
 
 
+def rank_correlation(columns: Tensor) -> float:
+    """Spearman's correlation of two columns ``(n, 2)``, or the mean over any two of more ``(n, k)``.
+
+    0 for columns of equal values, which a resample of few rows may hold.
+    """
+    ranks = torch.from_numpy(stats.rankdata(columns.numpy(), axis=0))
+    standard = torch.nn.functional.normalize(ranks - ranks.mean(0), dim=0)
+    correlations = standard.T @ standard
+    return float(correlations[*torch.triu_indices(*correlations.shape, offset=1)].mean())
+
+
 def nearest_others(points: Tensor) -> Tensor:
     """The index of the nearest other point of each of ``points (n, d)``: ``(n,)``, on the CPU."""
     nearest = []

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from project import bundled
+from scipy import stats
 
 from geolib import PullbackMetric, geodesic, magnification_factor
 from geolib.companion.data import pendulum, robot_arm
@@ -14,7 +15,7 @@ from geolib.companion.figures.reliable_distances import metrics_for_generative_m
 from geolib.companion.models import generators
 from geolib.companion.models.features import bernoulli_angles
 from geolib.companion.models.networks.iwae import IWAE, IWAEConfig
-from geolib.companion.studies import evenness
+from geolib.companion.studies import evenness, summaries
 from geolib.companion.studies.evidence import Verdict
 from geolib.companion.studies.reliable_distances import metrics_for_generative_models as study
 
@@ -114,10 +115,12 @@ def test_the_claim_about_similarity_is_decided_by_ranks(kept, verdict):
         assert made.words(name) in [row["value"] for row in made.numbers]
 
 
-def test_a_correlation_that_there_is_not_has_no_verdict():
-    same = study.Distances(torch.tensor([1.0, 1.0]), torch.tensor([1.0, 2.0]), torch.tensor([2.0, 1.0]))
-    assert math.isnan(same.correlation("geodesic"))
-    assert same.claims[0]["verdict"] == Verdict.NOT_TESTABLE
+def test_rank_correlations_are_those_of_scipy():
+    columns = torch.randn(50, 2, generator=torch.Generator().manual_seed(0)).cumsum(0)
+    assert summaries.rank_correlation(columns) == pytest.approx(stats.spearmanr(columns.numpy()).statistic)
+    columns[10:20] = columns[0]  # ties
+    assert summaries.rank_correlation(columns) == pytest.approx(stats.spearmanr(columns.numpy()).statistic)
+    assert summaries.rank_correlation(torch.ones(5, 2)) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,11 @@
 """Notebook 13: importance-weighted autoencoders of a pendulum, an arm and binarised digits (Chen et al. 2018)."""
 
 import copy
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from geolib import PullbackMetric, curve_length, geodesic, magnification_factor
@@ -179,7 +177,10 @@ class Distances:
 
     def correlation(self, name: str) -> float:
         """Spearman's rank correlation of ``"geodesic"`` or ``"euclidean"`` distances with the angle."""
-        return _spearman(getattr(self, name), self.angle)
+        return summaries.rank_correlation(self._columns(name))
+
+    def _columns(self, name: str) -> Tensor:
+        return torch.stack([getattr(self, name).double(), self.angle.double()], dim=-1)
 
     @cached_property
     def resampled(self) -> dict[str, Tensor]:
@@ -187,17 +188,14 @@ class Distances:
         random = torch.Generator().manual_seed(self._random)
         rows = torch.randint(len(self.angle), (_N_RESAMPLES, len(self.angle)), generator=random)
         found = {
-            name: torch.tensor([_spearman(getattr(self, name)[each], self.angle[each]) for each in rows])
+            name: torch.tensor([summaries.rank_correlation(self._columns(name)[each]) for each in rows])
             for name in ("geodesic", "euclidean")
         }
         return found | {"difference": found["geodesic"] - found["euclidean"]}
 
     def interval(self, name: str) -> tuple[float, float]:
-        """The 95 % bootstrap interval; of ``"difference"``, too. NaN for samples without one."""
-        values = self.resampled[name]
-        if not bool(torch.isfinite(values).all()):
-            return math.nan, math.nan
-        low, high = values.double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+        """The 95 % bootstrap interval; of ``"difference"``, too."""
+        low, high = self.resampled[name].double().quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
         return low, high
 
     def words(self, name: str) -> str:
@@ -335,12 +333,6 @@ class Chen:
         )
 
 
-def _spearman(first: Tensor, second: Tensor) -> float:
-    if len(first.unique()) == 1 or len(second.unique()) == 1:  # no ranks
-        return math.nan
-    return float(stats.spearmanr(first.numpy(), second.numpy()).statistic)
-
-
 def measure(models: dict[str, MeanGenerator], *, n_pairs: int, resolution: int, seed: int) -> Chen:
     """The geometry of all three models.
 
@@ -457,7 +449,9 @@ def _fisher_rao(digits: DataSet, start: Tensor, end: Tensor) -> FisherRao:
         at_data,
         fine[:, ::8].cpu(),
         (curve_length(euclidean, fine).cpu() / digits.length - 1),
-        _spearman(at_data, digits.log_volume_at_data),
-        _spearman(curves.length.cpu(), digits.length),
+        *(
+            summaries.rank_correlation(torch.stack(both, dim=-1))
+            for both in ((at_data, digits.log_volume_at_data), (curves.length.cpu(), digits.length))
+        ),
         int(curves.converged.sum()),
     )

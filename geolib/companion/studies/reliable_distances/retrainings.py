@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from geolib import geodesic
@@ -78,11 +77,13 @@ class Retrainings:
     def agreement(self, kind: str) -> Tensor:
         """Spearman's rank correlation of the distances of any two trainings ``(n_trainings choose 2,)``."""
         both = itertools.combinations(self.distances[kind].unbind(0), 2)
-        return torch.tensor([_spearman(torch.stack(each, dim=-1)) for each in both], dtype=torch.float64)
+        return torch.tensor(
+            [summaries.rank_correlation(torch.stack(each, dim=-1)) for each in both], dtype=torch.float64
+        )
 
     def mean_agreement(self, kind: str) -> tuple[float, float]:
         """The mean of ``agreement``, and half its 95 % interval over draws of the pairs, by resampling them."""
-        found = spread.of_statistic([self.distances[kind].T], _spearman)
+        found = spread.of_statistic([self.distances[kind].T], summaries.rank_correlation)
         return found.estimates[0], 1.96 * found.errors[0]
 
     def less_variation(self, than: str) -> tuple[float, float]:
@@ -168,14 +169,3 @@ def measure(
             distances[kind].append(found.length)
             converged[kind] += int(found.converged.sum())
     return Retrainings({kind: torch.stack(each).double().cpu() for kind, each in distances.items()}, converged)
-
-
-def _spearman(distances: Tensor) -> float:
-    """The mean rank correlation of any two columns of ``(n_pairs, n_trainings)``.
-
-    0 for columns of equal distances, which a resample of few pairs may hold.
-    """
-    ranks = torch.from_numpy(stats.rankdata(distances.numpy(), axis=0))
-    standard = torch.nn.functional.normalize(ranks - ranks.mean(0), dim=0)
-    correlations = standard.T @ standard
-    return float(correlations[*torch.triu_indices(*correlations.shape, offset=1)].mean())
