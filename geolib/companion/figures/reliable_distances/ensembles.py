@@ -38,7 +38,7 @@ def curves(found: Ensembles) -> Figure:
     shown = {name: points for name, points in found.shown.items() if name != NETWORK}
     reach = LatentGrid.around(
         torch.cat([found.g.test_latents, *(points.flatten(0, 1) for points in shown.values())]),
-        resolution=2,
+        resolution=100,
         margin=0.02,
     ).extent
     for panel, (name, points) in zip(axes, shown.items(), strict=False):

@@ -20,10 +20,10 @@ from geolib.variance import Ensemble
 
 EUCLIDEAN = "Euclidean"
 _SAID = {
-    EUCLIDEAN: "the Euclidean distance",
-    WITHOUT: "the geodesic distance without a variance",
-    RBF: "the geodesic distance under the RBF variance",
-    ENSEMBLE: "the ensemble's geodesic distance",
+    EUCLIDEAN: "The Euclidean distance",
+    WITHOUT: "The geodesic distance without a variance",
+    RBF: "The geodesic distance under the RBF variance",
+    ENSEMBLE: "The ensemble's geodesic distance",
 }
 KINDS = tuple(_SAID)
 
@@ -143,7 +143,7 @@ class Retrainings:
         least = min(KINDS, key=lambda kind: summaries.mean(self.variation(kind)))
         mean, half = self.less_variation(RBF)
         apart = "less than" if mean + half < 0 else "more than" if mean - half > 0 else "no differently from"
-        return f"The least variation has {_SAID[least]}. The ensemble's varies {apart} that under the RBF variance"
+        return f"{_SAID[least]} varies least. The ensemble's varies {apart} that under the RBF variance"
 
 
 def measure(
