@@ -29,9 +29,13 @@ def poses():
 @pytest.fixture(scope="module")
 def found(poses):
     """The study of a decoder that is not trained: what it shows is not asked here."""
+    return study.measure(model_of(poses, 1), n_pairs=9, resolution=12, seed=0)
+
+
+def model_of(poses, seed):
     config = IWAEConfig(data_dim=3 * len(data.JOINTS), widths=(16, 8))
-    model = IWAE(config, generator=torch.Generator().manual_seed(1)).eval().requires_grad_(False)
-    return study.measure(mean_generator(poses, model), n_pairs=9, resolution=12, seed=0)
+    model = IWAE(config, generator=torch.Generator().manual_seed(seed)).eval().requires_grad_(False)
+    return mean_generator(poses, model)
 
 
 def test_a_third_of_the_pairs_is_of_each_kind(poses):
@@ -96,6 +100,20 @@ def test_numbers_and_words(found):
     assert error == pytest.approx(100 * math.sqrt(float(apart.square().mean())), rel=1e-4)
     for text in (found.words, found.volume_words, found.steps_words):
         assert "nan" not in text
+
+
+def test_other_trainings_are_asked_for_the_same_pairs(found, poses):
+    same, other = (model_of(poses, seed) for seed in (1, 2))
+    alone = study.over_trainings(found, [])
+    assert alone.numbers == []
+    assert alone.words == "All of this is of one training."
+    mean = float(found.curves.line_variation.mean())
+    assert study.over_trainings(found, [same]).line.estimates == pytest.approx([mean, mean])
+    both = study.over_trainings(found, [other])
+    assert both.line.estimates[0] == pytest.approx(mean)
+    assert abs(both.line.estimates[1] / mean - 1) > 0.01
+    assert len(both.numbers) == 4
+    assert "Over 2 trainings the mean is" in both.words
 
 
 class Bowl(nn.Module):

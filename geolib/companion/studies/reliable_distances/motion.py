@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geolib import geodesic, magnification_factor
+from geolib import PullbackMetric, geodesic, magnification_factor
 from geolib.companion.cache import progress
 from geolib.companion.data import motion
 from geolib.companion.data.datasets import ImageData
 from geolib.companion.models import generators
 from geolib.companion.models.generators import MeanGenerator
 from geolib.companion.models.grid import LatentGrid
-from geolib.companion.studies import evenness, magnification, summaries
+from geolib.companion.studies import evenness, magnification, spread, summaries
 from geolib.companion.studies.evenness import Evenness
 from geolib.companion.studies.evidence import number
+from geolib.companion.studies.spread import Spread
+from geolib.paths.result import Geodesic
 
 KEY, NAME = "CH-5", "human motion"
 KINDS = ("walking", "balance", "one of each")
@@ -151,6 +153,29 @@ class Motion:
         return f"{summaries.mean(getattr(self.curves, f'{name}_variation')[self.pairs.kind == kind]):.3f}"
 
 
+@dataclass(frozen=True)
+class Trainings:
+    """How much the mean coefficients of variation depend on the training."""
+
+    line: Spread
+    geodesic: Spread
+
+    @property
+    def numbers(self) -> list[dict[str, Any]]:
+        """Rows of the numbers table; none for one training."""
+        quantity = f"{NAME}: mean coefficient of variation of the output's steps"
+        return self.line.rows(f"{quantity}, straight lines") + self.geodesic.rows(f"{quantity}, geodesics")
+
+    @property
+    def words(self) -> str:
+        """The same, in words."""
+        n = len(self.line.estimates)
+        if n == 1:
+            return "All of this is of one training."
+        line, curve = (f"{min(each.estimates):.3f} to {max(each.estimates):.3f}" for each in (self.line, self.geodesic))
+        return f"Over {n} trainings the mean is {line} along straight lines and {curve} along geodesics."
+
+
 def changes(poses: Tensor) -> Tensor:
     """How far joints move between neighbouring poses ``(n, J, 3)``: root mean square over joints, ``(n - 1,)``."""
     return poses.diff(dim=0).square().sum(-1).mean(-1).sqrt()
@@ -196,8 +221,7 @@ def measure(g: MeanGenerator, *, n_pairs: int, resolution: int, seed: int) -> Mo
     progress.say("map and geodesics")
     metric = generators.mean_in_double(g)
     chosen = pairs(g.data, n_pairs, seed=seed)
-    start, end = (g.test_latents[index].double() for index in (chosen.first, chosen.second))
-    curves = geodesic(metric, start, end, latents=g.train_latents.double())
+    curves = _joined(metric, g, chosen)
     found = evenness.measure(metric.mean, curves)
     grid = LatentGrid.around(g.test_latents.double(), resolution=resolution, margin=_MARGIN)
     return Motion(
@@ -211,6 +235,29 @@ def measure(g: MeanGenerator, *, n_pairs: int, resolution: int, seed: int) -> Mo
         curves.converged.cpu(),
         _error(g),
     )
+
+
+def over_trainings(found: Motion, others: list[MeanGenerator]) -> Trainings:
+    """Evenness between the same poses in models that were trained from other seeds.
+
+    Args:
+        found: of the first model.
+        others: of the same data.
+    """
+    measured = [found.curves]
+    for k, g in enumerate(others, start=2):
+        progress.say(f"geodesics of training {k} of {len(others) + 1}")
+        metric = generators.mean_in_double(g)
+        measured.append(evenness.measure(metric.mean, _joined(metric, g, found.pairs)))
+    return Trainings(
+        spread.of_means([curves.line_variation for curves in measured]),
+        spread.of_means([curves.geodesic_variation for curves in measured]),
+    )
+
+
+def _joined(metric: PullbackMetric, g: MeanGenerator, chosen: Pairs) -> Geodesic:
+    start, end = (g.test_latents[index].double() for index in (chosen.first, chosen.second))
+    return geodesic(metric, start, end, latents=g.train_latents.double())
 
 
 @torch.no_grad()
