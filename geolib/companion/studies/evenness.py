@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from geolib.companion.studies import summaries
-from geolib.companion.studies.evidence import Claim, number
+from geolib.companion.studies.evidence import Claim, Verdict, number
 from geolib.curves import straight
 from geolib.paths.result import Geodesic
 
@@ -82,8 +82,14 @@ class Evenness:
         ]
 
     def decide(self, claim: Claim, *, trusted: bool = True) -> dict[str, Any]:
-        """The verdict on a claim that ``evenly`` makes; none where the curves are not ``trusted`` to be geodesics."""
+        """The verdict on a claim that ``evenly`` makes; none where the curves are not ``trusted`` to be geodesics.
+
+        The claim is contradicted where the whole interval of one kind of curves is on the other side of ``EVEN``, and
+        not reproduced where an interval holds it.
+        """
         line, geodesic = self.mean("line"), self.mean("geodesic")
+        if sum(line) >= EVEN >= geodesic[0] - geodesic[1]:
+            claim = replace(claim, otherwise=Verdict.NOT_REPRODUCED)
         told = f"{self.words('geodesic')} along geodesics, {self.words('line')} along lines"
         return claim.decide(told, geodesic_high=sum(geodesic) if trusted else math.nan, line_low=line[0] - line[1])
 

@@ -72,8 +72,10 @@ def test_means_have_intervals(found):
     ("line", "geodesic", "verdict"),
     [
         ([0.3, 0.4, 0.5], [0.01, 0.02, 0.03], Verdict.SUPPORTED),
-        ([0.05, 0.4, 0.1], [0.01, 0.02, 0.03], Verdict.CONTRADICTED),
-        ([0.3, 0.4, 0.5], [0.01, 0.2, 0.03], Verdict.CONTRADICTED),
+        ([0.05, 0.4, 0.1], [0.01, 0.02, 0.03], Verdict.NOT_REPRODUCED),
+        ([0.3, 0.4, 0.5], [0.01, 0.2, 0.03], Verdict.NOT_REPRODUCED),
+        ([0.05, 0.06, 0.07], [0.01, 0.02, 0.03], Verdict.CONTRADICTED),
+        ([0.3, 0.4, 0.5], [0.25, 0.3, 0.35], Verdict.CONTRADICTED),
         ([0.3], [0.01], Verdict.NOT_TESTABLE),
     ],
 )
