@@ -34,7 +34,7 @@ endif
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures quick full reference texts lab test smoke bench lint strip lock clean distclean
+.PHONY: help env figures quick full reference texts explorer lab test smoke bench lint strip lock clean distclean
 
 # Three profiles, one pipeline: each writes into a folder of its own, and so does another recipe.
 FIGURES := figures$(if $(filter paper,$(PROFILE)),,/$(PROFILE))$(if $(filter digits,$(RECIPE)),,/$(RECIPE))
@@ -54,7 +54,7 @@ export GOMP_SPINCOUNT ?= 5000
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=134217728:glibc.malloc.top_pad=33554432
 
 # Which figures each notebook writes; the recipe fails where one is missing.
-NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 13_metrics_for_generative_models 14_motion 15_ensembles 17_isometry
+NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carlo 05_two_models 06_solvers 07_two_moons 08_global_distances 09_why_ten_percent 10_feature_maps 11_generators 12_fashion 13_metrics_for_generative_models 14_motion 15_ensembles 16_explorer 17_isometry
 ifneq ($(RECIPE),digits)
 NOTEBOOKS := $(filter 01% 02% 03% 04% 05%,$(NOTEBOOKS))
 endif
@@ -74,6 +74,7 @@ FIGURES_12_fashion        := 12_surfaces 12_latent_space 12_variances 12_geodesi
 FIGURES_13_metrics_for_generative_models := 13_pendulum 13_distances 13_arm 13_digits 13_evenness 13_smoothing
 FIGURES_14_motion         := 14_latent_space 14_motion 14_evenness
 FIGURES_15_ensembles      := 15_variances 15_curves 15_retrainings 15_drawn_members
+FIGURES_16_explorer       := 16_explorer
 FIGURES_17_isometry       := 17_maps 17_strengths
 # Those of them that are animated, too.
 ANIMATED := 14_motion
@@ -141,6 +142,9 @@ reference: $(FIGURES)/numbers.md ## make a full run the reference in figures/ref
 texts: $(READY) ## fill numbers, addresses and pictures into README, gallery and notebooks
 	@$(BIN)/python -m geolib.companion.pipeline.texts
 
+explorer: $(READY) ## the explorer as one HTML file for any browser, without a kernel (figures/explorer.html)
+	@$(BIN)/python -m geolib.companion.interface.explorer.page --profile $(PROFILE)
+
 lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
 	@$(BIN)/python -m geolib.companion.interface.lab $(if $(PORT),--port $(PORT))
 
@@ -173,7 +177,7 @@ lock: $(READY) ## renew requirements.lock after a change of pyproject.toml
 	sed -i.old -E '/^(nvidia-|cuda-|triton)/d' requirements.lock && rm requirements.lock.old
 
 clean: ## remove figures and everything derived; downloads stay
-	rm -rf data/derived figures/.data figures/quick figures/full figures/michelis_becker_code figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/[0-9][0-9]_*.gif figures/numbers.md
+	rm -rf data/derived figures/.data figures/quick figures/full figures/michelis_becker_code figures/notebooks figures/[0-9][0-9]_*.png figures/[0-9][0-9]_*.pdf figures/[0-9][0-9]_*.json figures/[0-9][0-9]_*.gif figures/explorer.html figures/numbers.md
 
 distclean: clean ## clean, and remove downloads and .venv
 	rm -rf data/raw $(VENV)

@@ -3,19 +3,18 @@
 import json
 import shutil
 import subprocess
-from pathlib import Path
+from dataclasses import dataclass
 
 import pytest
 import torch
 from project import small_generator
 
 import geolib
-from geolib.companion.interface import explorer
-from geolib.companion.interface.explorer import scene
+from geolib.companion.interface.explorer import module, scene
+from geolib.companion.models import recipes
 from geolib.companion.studies.linear_interpolation import explorer as study
 
 NODE = shutil.which("node")
-SOURCE = (Path(explorer.__file__).parent / "numerics.js").read_text(encoding="utf-8")
 SETTING = study.Setting(n_centers=8, curvature=4.0)
 
 pytestmark = [
@@ -26,17 +25,18 @@ pytestmark = [
 
 def node(program, **given):
     """What a program prints as JSON; it sees the module's names and what is ``given``."""
-    text = f"{SOURCE}\nconst given = {json.dumps(given)};\nconst print = (x) => console.log(JSON.stringify(x));\n"
+    own = f"const given = {json.dumps(given)};\nconst print = (x) => console.log(JSON.stringify(x));\n"
     done = subprocess.run(
         [NODE, "--input-type=module", "-"],
-        input=f"{text}{program}",
+        input=f"{module.source()}\n{own}{program}",
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return torch.tensor(json.loads(done.stdout), dtype=torch.float64)
+    found = json.loads(done.stdout)
+    return found if isinstance(found, str) else torch.tensor(found, dtype=torch.float64)
 
 
 TABLE = "const table = new Table({ ...given.box, logs: steps(given.logs) }); const graph = new Graph(table);\n"
@@ -182,3 +182,45 @@ def test_a_contour_lies_where_the_values_are():
 def test_a_decoder_that_is_no_chain_of_linear_layers():
     with pytest.raises(ValueError, match=r"mean: got Linear, ReLU, expected nn\.Linear and tanh or sigmoid in turn"):
         scene.decoder(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
+
+
+@dataclass(frozen=True)
+class SmallRecipe:
+    """Stands for the paper's, whose training takes a minute; it is fitted before."""
+
+    made: object
+    n_centers: int = 0
+    curvature: float = 0.0
+    zeta: float = 0.0
+
+    def generator(self):
+        assert (self.n_centers, self.curvature, self.zeta) == (8, 4.0, 0.001)
+        return self.made
+
+
+@pytest.mark.parametrize("variance", study.VARIANCES)
+def test_the_copied_code_gives_the_curve(monkeypatch, generator, variance):
+    asked = []
+    monkeypatch.setattr(recipes, "recipe", lambda *words, seed: asked.append((*words, seed)) or SmallRecipe(generator))
+    start, end = generator.test_latents[:2]
+    choices = scene.choices(SETTING, curvature=scene.CURVATURES, n_centers=scene.CENTERS, zeta=scene.ZETAS)
+    state = {"variance": variance, **{n: choices[n].index(getattr(SETTING, n)) for n in list(choices)[1:]}}
+    code = node(
+        "print(codeOf(given.state, given.ends, given.choices, given.run));",
+        state=state,
+        ends=[start.tolist(), end.tolist()],
+        choices=choices,
+        run={"recipe": "digits", "profile": "paper", "seed": 3},
+    )
+    assert len(code.splitlines()) == 5
+    names = {}
+    exec(code, names)
+    assert asked == [("digits", "paper", 3)]
+    std = {"rbf": generator.rbf, "network": generator.vae.std, "none": None}[variance]
+    expected = geolib.geodesic(geolib.PullbackMetric(generator.vae.mean, std), start, end)
+    torch.testing.assert_close(names["curve"].length, expected.length, rtol=1e-3, atol=0)
+    key = node("print(keyOf(given.state));", state=state)
+    if variance == "rbf":
+        assert key == scene.key(SETTING, choices)
+    else:
+        assert key == variance

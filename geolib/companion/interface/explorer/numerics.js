@@ -557,9 +557,14 @@ export class Decoder {
       const out = new Float32Array(bias.length);
       const n = x.length;
       for (let k = 0; k < out.length; k++) {
-        let total = bias[k];
-        for (let i = 0, w = k * n; i < n; i++, w++) total += weight[w] * x[i];
-        out[k] = activation(total);
+        let [total, second, i, w] = [bias[k], 0, 0, k * n];
+        // two sums, as an addition waits for the one before it
+        for (; i + 1 < n; i += 2, w += 2) {
+          total += weight[w] * x[i];
+          second += weight[w + 1] * x[i + 1];
+        }
+        if (i < n) total += weight[w] * x[i];
+        out[k] = activation(total + second);
       }
       x = out;
     }

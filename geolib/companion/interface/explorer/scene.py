@@ -87,10 +87,14 @@ def table(landscape: Landscape) -> dict[str, Any]:
 
 
 def improvement(samples: RelativeImprovement) -> dict[str, Any]:
-    """Mean and half the width of its interval, in per cent, of a small Algorithm 1."""
+    """A small Algorithm 1: its mean and half the width of its interval, in per cent, and how many curves were found."""
     half = samples.half_width
-    n = len(samples.improvement)
-    return {"mean": 100 * samples.mean, "half": None if math.isnan(half) else 100 * half, "n": n}
+    return {
+        "mean": 100 * samples.mean,
+        "half": None if math.isnan(half) else 100 * half,
+        "n": len(samples.improvement),
+        "converged": int(samples.geodesic.converged.sum()),
+    }
 
 
 def scene(found: Found, offered: dict[str, list], *, run: dict[str, Any], notice: str = "") -> dict[str, Any]:
@@ -99,7 +103,7 @@ def scene(found: Found, offered: dict[str, list], *, run: dict[str, Any], notice
     Args:
         found: what the study measured.
         offered: the values of the controls, from ``choices``.
-        run: profile and seed, for the code that reproduces a state.
+        run: recipe, profile and seed, for the code that reproduces a state.
         notice: what a reader must know of the data.
     """
     explored, first = found.explored, found.explored.first
@@ -117,14 +121,11 @@ def scene(found: Found, offered: dict[str, list], *, run: dict[str, Any], notice
     }
 
 
-def add(to: dict[str, Any], explored: Explored, settings: Iterable[Setting], *, seed: int) -> None:
-    """Tables of more settings, with their Algorithm 1, into a scene."""
-    for one in settings:
-        landscape = explored.landscape(one)
-        to["tables"][key(one, to["choices"])] = {
-            **table(landscape),
-            "improvement": improvement(landscape.improvement(seed=seed)),
-        }
+def add(to: dict[str, Any], explored: Explored, one: Setting, *, seed: int) -> None:
+    """The table of one more setting, with its Algorithm 1, into a scene."""
+    landscape = explored.landscape(one)
+    samples = landscape.improvement(seed=seed)
+    to["tables"][key(one, to["choices"])] = {**table(landscape), "improvement": improvement(samples)}
 
 
 def every(offered: dict[str, list]) -> list[Setting]:
