@@ -150,11 +150,18 @@ def test_without_smoothing_nothing_is_longer(found):
         assert all(plain.spread - 1e-6 <= spread <= 3 * plain.spread + 1e-6 for spread in spreads)
 
 
-@pytest.mark.parametrize(("high", "verdict"), [(0.05, Verdict.SUPPORTED), (0.3, Verdict.CONTRADICTED)])
-def test_the_claim_about_smoothing_asks_every_strength(found, high, verdict):
+@pytest.mark.parametrize(
+    ("high", "converged", "verdict"),
+    [
+        (0.05, 3, Verdict.SUPPORTED),
+        (0.3, 3, Verdict.CONTRADICTED),
+        (0.3, 2, Verdict.NOT_TESTABLE),  # of five curves
+    ],
+)
+def test_the_claim_about_smoothing_asks_every_strength(found, high, converged, verdict):
     one = found.sets[study.PENDULUM]
-    even = [dataclasses.replace(each, variation=torch.full((5,), 0.02)) for each in one.smoothings]
-    even[2] = dataclasses.replace(even[2], variation=torch.full((5,), high))
+    even = [dataclasses.replace(each, variation=torch.full((5,), 0.02), n_converged=5) for each in one.smoothings]
+    even[2] = dataclasses.replace(even[2], variation=torch.full((5,), high), n_converged=converged)
     made = dataclasses.replace(found, sets=found.sets | {study.PENDULUM: dataclasses.replace(one, smoothings=even)})
     assert made.smoothing_claims[0]["verdict"] == verdict
 

@@ -100,7 +100,7 @@ def evenness(found: Chen) -> Figure:
     axes.set(xscale="log", xlabel="coefficient of variation of the output's steps")
     axes.set(yticks=range(len(found.sets)), yticklabels=[name.replace(" ", "\n") for name in found.sets])
     axes.set_ylim(len(found.sets) - 0.5, -0.5)
-    _legend(figure, ("line", "geodesic"))
+    _legend(figure, ("line", "geodesic"), linestyle="", marker="D", markersize=4)
     return figure
 
 
@@ -124,7 +124,7 @@ def smoothing(found: Chen) -> Figure:
             panel.errorbar(x, means, yerr=errors, color=color, marker=marker, markersize=3.5, linewidth=1, label=name)
     labels = (
         "coefficient of variation\nof the output's steps",
-        "longer than geodesics [%]",
+        "length beyond that\nof geodesics [%]",
         "decades spanned by\n$\\sqrt{\\det\\,\\hat G}$ at the data",
     )
     for panel, label in zip(axes, labels, strict=True):
@@ -175,9 +175,9 @@ def _strips(axes: Axes, one: DataSet, n_images: int) -> None:
     axes.tick_params(length=0)
 
 
-def _legend(figure: Figure, names: tuple[str, ...]) -> None:
+def _legend(figure: Figure, names: tuple[str, ...], **looks: object) -> None:
     handles = [
-        Line2D([], [], color=_COLORS[name], linestyle=_DASHES[name], linewidth=1.4, label=_LABELS[name])
+        Line2D([], [], **{"color": _COLORS[name], "linestyle": _DASHES[name], "linewidth": 1.4, **looks})
         for name in names
     ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(names))
+    figure.legend(handles, [_LABELS[name] for name in names], loc="outside upper center", ncols=len(names))
