@@ -1,7 +1,7 @@
 """Checks of arguments, with error messages that name the argument, what came and what is allowed."""
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ def latent_points(name: str, z: Tensor, *, min_points: int | None = None) -> Non
     """Check for a finite floating-point tensor ``(..., d)``, or ``(..., n, d)`` with ``n >= min_points``."""
     if not isinstance(z, Tensor):
         raise TypeError(f"{name}: got {type(z).__name__}, expected a torch.Tensor")
-    if not z.is_floating_point():
+    if z.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name}: got dtype {z.dtype}, expected float32 or float64")
     shape = "(..., d)" if min_points is None else f"(..., n, d) with n >= {min_points}"
     needed = 1 if min_points is None else 2
@@ -98,11 +98,18 @@ def pairs(
 
 def integer(name: str, value: int, *, at_least: int) -> int:
     """Check that ``value`` is an integer of at least ``at_least``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):  # NumPy's integers are such too
         raise TypeError(f"{name}: got {value!r}, expected an integer of at least {at_least}")
     if value < at_least:
         raise ValueError(f"{name}: got {value}, expected at least {at_least}")
-    return value
+    return int(value)
+
+
+def seed(value: int) -> int:
+    """Check that ``value`` is a seed that torch and NumPy take."""
+    if integer("seed", value, at_least=0) >= 2**32:
+        raise ValueError(f"seed: got {value}, expected at most {2**32 - 1}")
+    return int(value)
 
 
 def positive(name: str, value: float) -> float:

@@ -96,7 +96,7 @@ def relative_improvement(
         Michelis & Becker 2021, Sec. 2.3 and Algorithm 1.
     """
     metric = as_metric(metric)
-    checks.integer("n_samples", n_samples, at_least=1)
+    n_samples = checks.integer("n_samples", n_samples, at_least=1)
     checks.positive("step_size", step_size)
     if until is not None:
         checks.positive("until", until)
@@ -104,9 +104,9 @@ def relative_improvement(
             raise ValueError("n_samples: got 1, expected at least 2 with until, as one sample has no interval")
     if latent_dim is None:
         latent_dim = metric.latent_dim
-    checks.integer("latent_dim", latent_dim, at_least=1)
+    latent_dim = checks.integer("latent_dim", latent_dim, at_least=1)
     own_dtype, own_device = metric.dtype_and_device
-    generator = torch.Generator().manual_seed(checks.integer("seed", seed, at_least=0))
+    generator = torch.Generator().manual_seed(checks.seed(seed))
     kind = {"device": device or own_device, "dtype": dtype or own_dtype or torch.get_default_dtype()}
 
     def sampled(n: int) -> RelativeImprovement:

@@ -104,8 +104,8 @@ def geodesic(
     metric = as_metric(metric)
     solve = SOLVERS[checks.one_of("method", method, METHODS)]
     _check_options(method, solve, options)
-    checks.integer("n_segments", n_segments, at_least=4)
-    checks.integer("max_steps", max_steps, at_least=1)
+    n_segments = checks.integer("n_segments", n_segments, at_least=4)
+    max_steps = checks.integer("max_steps", max_steps, at_least=1)
     checks.positive("rtol", rtol)
     ends = (start, end)
     start, end, batch = checks.pairs(start, end)

@@ -91,7 +91,7 @@ class PullbackMetric:
     @property
     def latent_dim(self) -> int:
         """The latent dimension ``d``: what ``std`` or ``mean`` declares as ``latent_dim``, else the width of the first
-        linear layer of ``mean``.
+        linear layer of ``mean``, or of the model whose method it is, whose width ``mean`` takes.
 
         Raises:
             TypeError: where neither tells.
@@ -102,9 +102,24 @@ class PullbackMetric:
         layers = [
             m for module in jacobian.modules(self.mean) for m in module.modules() if list(m.parameters(recurse=False))
         ]
-        if layers and isinstance(layers[0], nn.Linear):
-            return layers[0].in_features
+        if isinstance(self.mean, nn.Module):
+            if layers and isinstance(layers[0], nn.Linear):
+                return layers[0].in_features
+        else:  # of a method of a model, such as its decoder, the first layer may be another's
+            for layer in layers:
+                if isinstance(layer, nn.Linear) and self._takes(layer.in_features):
+                    return layer.in_features
         raise TypeError("mean: its latent dimension cannot be read off; pass latent_dim")
+
+    def _takes(self, d: int) -> bool:
+        jacobian.refuse_training_mode("mean", self.mean)
+        dtype, device = self.kind
+        try:
+            with torch.no_grad():
+                jacobian.call("mean", self.mean, torch.zeros(2, d, dtype=dtype, device=device))
+        except (RuntimeError, ValueError, IndexError):
+            return False
+        return True
 
     @property
     def kind(self) -> tuple[torch.dtype | None, torch.device | None]:

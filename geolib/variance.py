@@ -145,7 +145,7 @@ def fit_rbf_precision(
     checks.positive("curvature", curvature)
     checks.positive("zeta", zeta)
 
-    centers, bandwidths = place_centers(latents, n_centers, curvature, checks.integer("seed", seed, at_least=0))
+    centers, bandwidths = place_centers(latents, n_centers, curvature, checks.seed(seed))
     return fit_to(latents, variance_target, centers, bandwidths, zeta)
 
 

@@ -104,10 +104,10 @@ def random_walk(
     checks.latent_points("start", start)
     if start.numel() == 0:
         raise ValueError(f"start: got no points (shape {tuple(start.shape)}), expected at least one")
-    checks.integer("n_steps", n_steps, at_least=1)
+    n_steps = checks.integer("n_steps", n_steps, at_least=1)
     step_size = checks.positive("step_size", step_size)
     max_stride = checks.positive("max_stride", max_stride)
-    checks.integer("seed", seed, at_least=0)
+    seed = checks.seed(seed)
 
     z = start.reshape(-1, start.shape[-1])
     metric = None if metric is None else as_metric(metric)

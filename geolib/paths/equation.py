@@ -11,6 +11,7 @@ from geolib.riemannian import ImmersedMetric, RiemannianMetric
 
 # steps of central differences of the acceleration, relative to their variable's size: eps^(1/3)
 DIFFERENCE = {torch.float32: 5e-3, torch.float64: 6e-6}
+_SINGULAR, _FLOOR = 1e5, 1e3  # times the rounding of a metric: where it may be singular, and what counts as zero there
 
 
 def acceleration(metric: RiemannianMetric, z: Tensor, v: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def acceleration(metric: RiemannianMetric, z: Tensor, v: Tensor) -> Tensor:
 def _acceleration(metric: RiemannianMetric, z: Tensor, v: Tensor) -> Tensor:
     M, B = tensor_and_slopes(metric, z, v)
     v = v.unsqueeze(-1)
-    return torch.linalg.solve(regular(M), B @ v / 2 - B.mT @ v).squeeze(-1)
+    return _smallest(M, B @ v / 2 - B.mT @ v).squeeze(-1)
 
 
 @_acceleration.register
@@ -55,7 +56,26 @@ def _(metric: ImmersedMetric, z: Tensor, v: Tensor) -> Tensor:
             M += torch.einsum("anD,bnD->nab", J, J)
             if tangents.requires_grad:  # else it does not bend
                 force += torch.einsum("anD,nD->na", J, _second_derivative(tangents, z, v))
-    return -torch.linalg.solve(regular(M), force)
+    return -_smallest(M, force.unsqueeze(-1)).squeeze(-1)
+
+
+def _smallest(M: Tensor, force: Tensor) -> Tensor:
+    """The smallest solutions ``(n, d, 1)`` of ``M a = force``.
+
+    Where M is singular the force is in its range but for rounding. Divided by the rounding floor that would be noise as
+    large as the acceleration itself, through which no integrator finds its way.
+    """
+    factor, _ = torch.linalg.cholesky_ex(regular(M))
+    level = torch.finfo(M.dtype).eps * M.diagonal(dim1=-2, dim2=-1).sum(-1)
+    pivots = factor.diagonal(dim1=-2, dim2=-1).square().amin(-1)
+    found = torch.cholesky_solve(force, factor)
+    rows = (pivots < _SINGULAR * level).nonzero()[:, 0]
+    if len(rows):
+        values, vectors = torch.linalg.eigh(M[rows])
+        floor = (_FLOOR * level[rows, None]).square().clamp_min(torch.finfo(M.dtype).tiny)
+        inverse = values.clamp_min(0) / (values.square() + floor)
+        found[rows] = vectors @ (inverse.unsqueeze(-1) * (vectors.mT @ force[rows]))
+    return found
 
 
 def _second_derivative(tangents: Tensor, z: Tensor, v: Tensor) -> Tensor:
@@ -68,4 +88,6 @@ def _second_derivative(tangents: Tensor, z: Tensor, v: Tensor) -> Tensor:
     (slope,) = torch.autograd.grad(along, z, cotangent, create_graph=True, allow_unused=True)
     if slope is None or not slope.requires_grad:
         return torch.zeros_like(along)
-    return torch.autograd.grad(slope, cotangent, v)[0]
+    # none where the map is affine around every point, as ReLU and affine layers are
+    second = torch.autograd.grad(slope, cotangent, v, allow_unused=True)[0]
+    return torch.zeros_like(along) if second is None else second

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from problems import conv_decoder, half_plane, mlp
@@ -30,6 +31,9 @@ def test_latent_points_says_what_came_and_what_is_allowed():
         checks.latent_points("z", [1.0])
     with pytest.raises(TypeError, match=r"z: got dtype torch\.int64"):
         checks.latent_points("z", torch.zeros(2, dtype=torch.long))
+    for half in (torch.float16, torch.bfloat16):
+        with pytest.raises(TypeError, match=r"z: got dtype torch\.b?float16, expected float32 or float64"):
+            checks.latent_points("z", torch.zeros(2, dtype=half))
     with pytest.raises(ValueError, match=r"z: got shape \(\), expected \(\.\.\., d\)"):
         checks.latent_points("z", torch.zeros(()))
     with pytest.raises(ValueError, match=r"got shape \(3, 0\)"):
@@ -61,6 +65,10 @@ def test_infinities_that_cancel_are_found():
 def test_numbers():
     assert checks.integer("n", 3, at_least=3) == 3
     assert checks.positive("a", 2) == 2.0
+    assert type(checks.integer("n", np.int64(3), at_least=3)) is int
+    assert checks.seed(2**32 - 1) == 2**32 - 1
+    with pytest.raises(ValueError, match="seed: got 4294967296, expected at most 4294967295"):
+        checks.seed(2**32)
     assert checks.one_of("m", "a", ("a", "b")) == "a"
     for wrong in (True, 2.0, "2", None):
         with pytest.raises(TypeError, match="n: got"):

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from problems import SPACES, deviation, flat_plane, half_plane, mlp, sphere, sphere_pairs, sphere_point
+from problems import SPACES, deviation, flat_plane, half_plane, mlp, seeded, sphere, sphere_pairs, sphere_point
+from torch import nn
 
 from geolib import GeodesicError, PullbackMetric, expmap, geodesic, logmap
 from geolib.paths.equation import acceleration
@@ -193,3 +194,50 @@ def test_logmap_without_a_geodesic_raises(generator):
     start, end = torch.randn(2, 3, 2, generator=generator, dtype=DTYPE)
     with pytest.raises(GeodesicError, match="max_steps"):
         logmap(PullbackMetric(mlp(), deviation()), start, end, max_steps=1)
+
+
+# Where there is little to go by
+
+
+def test_a_net_of_relu_is_followed_straight_within_its_cells(generator):
+    """It is affine around every point, so its second derivatives are none."""
+    relu = seeded(lambda: nn.Sequential(nn.Linear(2, 16), nn.ReLU(), nn.Linear(16, 5)), 0)
+    start, v = torch.randn(2, 4, 2, generator=generator, dtype=DTYPE)
+    metric = PullbackMetric(relu)
+    torch.testing.assert_close(expmap(metric, start, 1e-3 * v), start + 1e-3 * v, rtol=1e-9, atol=1e-9)
+    for method in ("bvp", "fixed_point"):
+        assert torch.isfinite(geodesic(metric, start, start + v, method=method).length).all()
+    with pytest.raises(ValueError, match=r"did not keep their speed.*kinks"):
+        expmap(metric, start, 3 * v)
+
+
+@pytest.mark.filterwarnings("ignore:mean")
+def test_null_directions_are_followed_in_few_evaluations():
+    """The image moves at constant speed, whatever the way along the fibres."""
+    calls = []
+
+    def onto(z):
+        calls.append(len(z))
+        return z[:, :1] + z[:, 1:].square()
+
+    start, v = torch.tensor([[[0.1, 0.2]], [[2.0, 3.0]]], dtype=DTYPE)
+    end = expmap(PullbackMetric(onto), start, v)
+    torch.testing.assert_close(onto(end), onto(start) + v[:, :1] + 2 * start[:, 1:] * v[:, 1:], rtol=1e-5, atol=0)
+    assert len(calls) < 2000
+
+
+@pytest.mark.slow
+def test_a_geodesic_that_leaves_the_image_is_given_up():
+    def saturated(z):
+        return torch.cat([(3 * z).tanh(), z[:, :1]], dim=-1)
+
+    start, v = torch.tensor([[[0.1, 0.2]], [[0.0, 3.0]]], dtype=DTYPE)
+    with pytest.raises(ValueError, match=r"velocity: 1 of 1 geodesics did not keep their speed.*saturates"):
+        expmap(PullbackMetric(saturated), start, v)
+
+
+def test_float32_has_a_tolerance_that_it_can_meet(generator):
+    metric = PullbackMetric(mlp(gain=1, dtype=torch.float32), deviation(gain=1, dtype=torch.float32))
+    start, end = 2 + 0.5 * torch.randn(2, 3, 2, generator=generator)
+    v = logmap(metric, start, end, rtol=1e-9)
+    torch.testing.assert_close(expmap(metric, start, v, rtol=1e-9), end, rtol=1e-4, atol=1e-5)

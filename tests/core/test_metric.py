@@ -406,3 +406,23 @@ def test_geodesics_of_a_flat_metric_decode_to_straight_lines(generator):
     t = torch.linspace(0, 1, images.shape[1], dtype=DTYPE)[:, None]
     torch.testing.assert_close(images, torch.lerp(flow(start)[:, None], flow(end)[:, None], t), rtol=0, atol=1e-3)
     torch.testing.assert_close(g.length, g.lower_bound, rtol=1e-5, atol=0)
+
+
+def test_the_latent_dimension_of_a_decoder_that_is_a_method():
+    """The first layer of its model is the encoder's."""
+
+    class VAE(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = nn.Sequential(nn.Linear(12, 8), nn.Tanh(), nn.Linear(8, 3))
+            self.decoder = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 12))
+
+        def decode(self, z):
+            return self.decoder(z)
+
+    vae = VAE().eval()
+    assert PullbackMetric(vae.decode).latent_dim == 3
+    assert PullbackMetric(lambda z: 2 * vae.decode(z)).latent_dim == 3
+    assert PullbackMetric(vae.decoder).latent_dim == 3
+    with pytest.raises(TypeError, match="latent dimension cannot be read off"):
+        _ = PullbackMetric(lambda z: z.sin()).latent_dim

@@ -50,7 +50,7 @@ class LatentGraph:
             raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, d)")
         checks.integer("n_neighbors", n_neighbors, at_least=1)
         checks.integer("max_nodes", max_nodes, at_least=1)
-        self._build(as_metric(metric), latents, n_neighbors, max_nodes, checks.integer("seed", seed, at_least=0))
+        self._build(as_metric(metric), latents, n_neighbors, max_nodes, checks.seed(seed))
 
     @classmethod
     def trusted(cls, metric: RiemannianMetric, latents: Tensor) -> "LatentGraph":
