@@ -209,7 +209,8 @@ class Task:
             return run
         if 2 * n_segments <= _MAX_REFINEMENT * self.n_segments:
             from_the_side = _bowed_line(start, end, 2 * n_segments) if guess is None else guess
-            for chosen, begin in ((again & hidden, from_the_side), (again & ~hidden & ~saddle, found.points)):
+            points = found.finer_points(2 * n_segments // self.n_segments)
+            for chosen, begin in ((again & hidden, from_the_side), (again & ~hidden & ~saddle, points)):
                 rows = chosen.nonzero()[:, 0]
                 if len(rows):
                     other = self._run(start[rows], end[rows], begin[rows], 2 * n_segments, left[rows], escapes)

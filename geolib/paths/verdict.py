@@ -74,7 +74,8 @@ RULES = {
         {Finding.CERTIFIED: Status.CONVERGED, Finding.SADDLE: Status.SADDLE},
         refine=(Finding.SADDLE,),
     ),
-    Status.UNRESOLVED: Rule({}, refine=_UNPROVEN),
+    # what is a geodesic on the points that were looked at need not be one on more
+    Status.UNRESOLVED: Rule({}, refine=(Finding.CERTIFIED, *_UNPROVEN)),
     Status.MAX_CONTROL_POINTS: Rule({}, refine=_UNPROVEN),
     Status.MAX_STEPS: Rule({}),
     # what only a finding leads to

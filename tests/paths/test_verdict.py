@@ -7,8 +7,10 @@ import pytest
 import torch
 from project import ROOT
 
-from geolib import Status
+from geolib import PullbackMetric, Status, geodesic
+from geolib.paths.problem import Solution
 from geolib.paths.verdict import RULES, Finding, may_refine, reported
+from geolib.solvers import SOLVERS
 
 pytestmark = pytest.mark.smoke
 
@@ -69,7 +71,27 @@ def test_what_was_never_tried_or_ran_out_of_steps_stays(status):
         assert not may_refine(torch.tensor([status]), torch.tensor([finding]))
 
 
-def test_a_certified_curve_is_not_refined():
+def test_a_certified_curve_is_refined_only_where_the_method_needed_more_segments():
     for status in RULES:
-        assert not may_refine(torch.tensor([status]), torch.tensor([Finding.CERTIFIED]))
+        unresolved = status == Status.UNRESOLVED
+        assert bool(may_refine(torch.tensor([status]), torch.tensor([Finding.CERTIFIED]))) == unresolved
     assert may_refine(torch.tensor([Status.CONVERGED] * 2), torch.tensor([Finding.UNCERTIFIED, Finding.HIDDEN])).all()
+
+
+def test_a_method_that_needs_more_segments_goes_on_with_them_from_all_points_it_has(monkeypatch):
+    """On the plane, where its line is certified on any number of points."""
+    asked = []
+
+    def coarse(problem):
+        asked.append((problem.n_segments, None if problem.init is None else problem.init.shape[1] - 1))
+        points = problem.points()
+        status = Status.UNRESOLVED if problem.n_segments < 64 else Status.CONVERGED
+        every = torch.ones(len(points), dtype=torch.long)
+        return Solution.through(problem, points, status * every, every)
+
+    monkeypatch.setitem(SOLVERS, "quadratic", coarse)
+    start, end = torch.tensor([[0.0, 0.0], [1.0, 0.5]], dtype=torch.float64)
+    g = geodesic(PullbackMetric(lambda z: z * 1.0), start, end, method="quadratic", n_segments=16)
+    assert asked == [(16, None), (32, 32), (64, 64)]
+    assert g.converged
+    assert g.n_steps == 3
