@@ -311,9 +311,16 @@ def test_another_recipe_brings_the_settings_of_its_variance():
         assert file.stem in recipes.PAIRS
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Where the models of the authors' settings are, once one notebook has trained them."""
+    return tmp_path_factory.mktemp("trained")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 5])
-def test_a_notebook_runs_with_the_settings_of_the_authors_code(places, number):
+def test_a_notebook_runs_with_the_settings_of_the_authors_code(monkeypatch, places, trained, number):
+    monkeypatch.setenv("GEOLIB_DERIVED", str(trained))
     notebook = NOTEBOOKS[number]
     where = ["--profile", str(places / "tiny.yaml"), "--output", str(places / "executed")]
     chosen = [
