@@ -1,10 +1,12 @@
 """What is tried before work is spent: gradients, rows, symmetry and definiteness, and no false alarms."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from problems import SPACES, half_plane, mlp, seeded, wall_metric
 from torch import nn
 
@@ -238,3 +240,93 @@ def test_the_trial_is_small():
     assert n <= 20 + 2
     metric(A)
     assert math.isclose(sum(seen), n + 1)  # once per map
+
+
+# Without a rule in forward mode
+
+
+class Sine(torch.autograd.Function):
+    """With a backward pass alone, as many implicit layers have."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return slope * ctx.saved_tensors[0].cos()
+
+
+def sampled_image(z):
+    image = torch.linspace(0, 3, 3 * 8 * 8, dtype=z.dtype).sin().reshape(1, 3, 8, 8).expand(len(z), -1, -1, -1)
+    image = nn.functional.interpolate(image, scale_factor=4, mode="bicubic")
+    return torch.cat([nn.functional.grid_sample(image, z[:, None, None].tanh(), align_corners=False).flatten(1), z], -1)
+
+
+def branches(z):
+    return net_of_five(z) * (1.0 if bool((z < 1e9).all()) else 2.0)
+
+
+net_of_five = mlp(2, 5)
+BACKWARD_ONLY = {
+    "autograd.Function": lambda z: Sine.apply(net_of_five(z)),
+    "grid_sample": sampled_image,
+    "a branch on a value": branches,
+    "checkpoint": lambda z: torch.utils.checkpoint.checkpoint(net_of_five, z, use_reentrant=False),
+}
+
+
+@pytest.mark.parametrize("what", BACKWARD_ONLY)
+def test_reverse_mode_takes_over_where_forward_mode_has_no_rule(what, generator):
+    function = BACKWARD_ONLY[what]
+    metric = PullbackMetric(function)
+    z = 0.5 * torch.randn(4, 2, generator=generator, dtype=DTYPE)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        M = metric(z)
+        metric(z + 0.1)
+    assert len(said) <= 1  # said once
+    assert all("mean: torch's forward mode has no rule" in str(w.message) for w in said)
+    h = 1e-5
+    J = torch.stack([(function(z + h * e) - function(z - h * e)) / (2 * h) for e in torch.eye(2, dtype=DTYPE)], dim=-1)
+    torch.testing.assert_close(M, J.mT @ J, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:mean. torch's forward mode")
+def test_geodesics_in_reverse_mode_are_those_in_forward_mode(generator):
+    forward, backward = (
+        PullbackMetric(lambda z: net_of_five(z).sin()),
+        PullbackMetric(BACKWARD_ONLY["autograd.Function"]),
+    )
+    start, end = 0.5 * torch.randn(2, 3, 2, generator=generator, dtype=DTYPE)
+    for method in ("newton", "spline", "bvp"):
+        g, expected = (geodesic(metric, start, end, method=method) for metric in (backward, forward))
+        torch.testing.assert_close(g.length, expected.length, rtol=1e-6, atol=0)
+        assert torch.equal(g.status, expected.status)
+    v = 0.1 * (end - start)
+    torch.testing.assert_close(expmap(backward, start, v), expmap(forward, start, v), rtol=1e-6, atol=1e-6)
+    moving = start.clone().requires_grad_()
+    slopes = [torch.autograd.grad(metric(moving).sum(), moving)[0] for metric in (backward, forward)]
+    torch.testing.assert_close(*slopes)
+
+
+@pytest.mark.filterwarnings("ignore:mean. torch's forward mode")
+def test_attention_is_refused_with_its_remedy_or_works(generator):
+    layer = seeded(lambda: nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True), 0)
+
+    def attend(z):
+        return layer(z[:, None].repeat(1, 3, 4) + torch.arange(3, dtype=z.dtype)[:, None])[:, 0]
+
+    def by_formula(z):
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            return attend(z)
+
+    z = torch.randn(3, 2, generator=generator, dtype=DTYPE)
+    expected = PullbackMetric(by_formula)(z)
+    try:
+        torch.testing.assert_close(PullbackMetric(attend)(z), expected)
+    except ValueError as error:
+        assert "call it under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)" in str(error)
+    assert torch.linalg.matrix_rank(expected).eq(2).all()
+    assert geodesic(PullbackMetric(by_formula), z[0], z[1]).length > 0
