@@ -1,5 +1,7 @@
 """A map z -> x, tried beside one point."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -52,9 +54,9 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
     backwards = _weighed_backwards(recorded, at, direction)
     forwards = probe.weights(values) * tangent
     # a map that overwrites what reverse mode needs still has a metric
-    lacks = backwards is not None and probe.most(
-        (backwards - forwards.sum(-1)).abs() > _MODES_APART * forwards.norm(dim=-1)
-    )
+    # far from all centres a variance is flat: derivatives whose squares underflow have no norm
+    size = forwards.norm(dim=-1).clamp_min(math.sqrt(torch.finfo(z.dtype).tiny))
+    lacks = backwards is not None and probe.most((backwards - forwards.sum(-1)).abs() > _MODES_APART * size)
     if lacks or probe.derivative_disagrees(function, several, tangent, values):
         raise ValueError(
             f"{name}: its gradient in z is not that of its values; is a part of it detached, under no_grad or in NumPy?"

@@ -84,6 +84,13 @@ def test_a_stage_whose_parameters_need_no_gradient_is_fine():
     assert torch.isfinite(PullbackMetric(net)(A)).all()
 
 
+def test_a_map_that_is_all_but_flat_is_fine():
+    """Far from the centres of a variance its derivatives are so small that their squares are 0."""
+    sizes = torch.linspace(0.3, 1.7, 99, dtype=DTYPE)
+    for away in (14.0, 15.0, 16.0, 17.0, 18.0, 30.0):
+        try_map("std", lambda z: 1 + sizes * (-(z + away).square().sum(-1, keepdim=True)).exp(), A[None])  # noqa: B023
+
+
 def test_a_gradient_of_which_half_is_detached_is_refused():
     net = mlp()
     with pytest.raises(ValueError, match=r"^mean: its gradient in z is not that of its values"):
