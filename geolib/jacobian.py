@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -213,6 +214,7 @@ def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Te
             return value, slope * tangents
         if hasattr(function, "push_forward"):
             return function.push_forward(x, tangents)
+    _load_forward_rules()
     # a vmapped batch of tangents, so that the value is computed once for all of them; a fixed map may draw its weights
     value, derivatives = vmap(lambda tangent: jvp(function, (x,), (tangent,)), randomness="same")(tangents)
     return value[0], derivatives
@@ -309,4 +311,13 @@ def _value_and_slope(function: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     if type(function) in _SLOPES:
         value = function(x)
         return value, _SLOPES[type(function)](value)
+    _load_forward_rules()
     return jvp(function, (x,), (torch.ones_like(x),))
+
+
+@functools.cache
+def _load_forward_rules() -> None:
+    """Let torch load its rules, which it compiles with what it warns of itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        jvp(torch.sin, (torch.zeros(1),), (torch.ones(1),))

@@ -1,5 +1,8 @@
 """push_forward: every rule gives what torch's own forward mode gives, for every kind of layer."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from problems import conv_decoder, mlp, seeded
@@ -176,3 +179,19 @@ def test_tangents_are_the_columns_of_the_jacobian(generator):
             torch.testing.assert_close(torch.cat(values, dim=-1), metric.immersion(z))
             J = torch.cat(tangents, dim=-1)
             torch.testing.assert_close(torch.einsum("anD,bnD->nab", J, J), metric(z))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "function", ["nn.Sequential(nn.Linear(2, 4), nn.GELU())", "lambda z: torch.cat([z, z.sin()], -1)"]
+)
+def test_torch_s_own_warnings_do_not_reach_the_user(function):
+    """At the first Jacobian of a process torch compiles some rules."""
+    code = f"import geolib, torch; from torch import nn; geolib.PullbackMetric({function})(torch.zeros(1, 2))"
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-W", "error::DeprecationWarning", "-c", code],
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
