@@ -145,8 +145,10 @@ def _solved(M: Tensor, right: Tensor, most: Tensor | float) -> Tensor:
     Where M is singular, ``right`` lies in its range but for what differences between points add to it. Divided by the
     rounding floor that would be all that is left.
     """
-    found = torch.linalg.solve_ex(regular(M), right).result
-    far = ~(found.norm(dim=(-2, -1), keepdim=True) <= most)
+    # a device waits once here, and twice in solve_ex
+    L, failed = torch.linalg.cholesky_ex(regular(M))
+    found = torch.cholesky_solve(right, L)
+    far = (failed > 0)[..., None, None] | ~(found.norm(dim=(-2, -1), keepdim=True) <= most)
     if not bool(far.any()):
         return found
     level = right.norm(dim=(-2, -1), keepdim=True) / most

@@ -48,7 +48,7 @@ def worst_case(found: WorstCase) -> Figure:
     axes[0].set(ylim=(0, None))
     axes[0].set_xticks(steps, [f"{step:g}" for step in steps])
     axes[0].minorticks_off()
-    axes[0].legend(loc="upper left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=len(DIRECTIONS))
     for k, name in enumerate(DIRECTIONS[1:], start=1):
         mean, low, high = found.difference(name)
         axes[1].plot([low, high], [k, k], color=style.PALETTE[k], linewidth=1.5)
