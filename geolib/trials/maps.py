@@ -1,7 +1,5 @@
 """A map z -> x, tried beside one point."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -10,6 +8,7 @@ from geolib.jacobian import Map
 from geolib.trials import probe
 
 _MODES_APART = 0.03  # relative difference of forward and reverse mode, beyond which one of them lacks a part
+_FLAT = 1e3  # times eps: derivatives in one unit of z, relative to the values, that say nothing
 
 
 @torch.no_grad()
@@ -54,8 +53,8 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
     backwards = _weighed_backwards(recorded, at, direction)
     forwards = probe.weights(values) * tangent
     # a map that overwrites what reverse mode needs still has a metric
-    # far from all centres a variance is flat: derivatives whose squares underflow have no norm
-    size = forwards.norm(dim=-1).clamp_min(math.sqrt(torch.finfo(z.dtype).tiny))
+    # where a map is all but flat, as saturated probabilities are, its derivatives are rounding errors
+    size = forwards.norm(dim=-1).maximum(_FLAT * torch.finfo(z.dtype).eps * values.norm(dim=-1))
     lacks = backwards is not None and probe.most((backwards - forwards.sum(-1)).abs() > _MODES_APART * size)
     if lacks or probe.derivative_disagrees(function, several, tangent, values):
         raise ValueError(

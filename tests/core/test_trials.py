@@ -91,6 +91,14 @@ def test_a_map_that_is_all_but_flat_is_fine():
         try_map("std", lambda z: 1 + sizes * (-(z + away).square().sum(-1, keepdim=True)).exp(), A[None])  # noqa: B023
 
 
+def test_saturated_probabilities_are_fine():
+    """Their derivatives in float32 are rounding errors, and not the same ones in forward and in reverse mode."""
+    for seed in range(40):
+        drawn = torch.Generator().manual_seed(seed)
+        slopes, offsets = torch.randn(2, 4, generator=drawn) * 3, torch.randn(4, generator=drawn) * 12
+        try_map("features", lambda z: (z @ slopes + offsets).softmax(-1), torch.randn(1, 2, generator=drawn))  # noqa: B023
+
+
 def test_a_gradient_of_which_half_is_detached_is_refused():
     net = mlp()
     with pytest.raises(ValueError, match=r"^mean: its gradient in z is not that of its values"):
