@@ -1,5 +1,7 @@
 """A map z -> x, tried beside one point."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -23,7 +25,7 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
             on z, or passes a gradient that is not that of its values.
         TypeError: where it returns another dtype or device.
     """
-    kind = f"points of shape {tuple(z.shape)}, {z.dtype}, {z.device}"
+    points = f"points of shape {tuple(z.shape)}, {z.dtype}, {z.device}"
     several = probe.neighbours(z)  # equal points would hide a map that mixes its rows
     direction = probe.directions(several)
     try:
@@ -32,12 +34,12 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
             recorded = function(at.clone())  # the function may work in place
         again, alone = function(several), function(z)
     except (RuntimeError, IndexError, ValueError) as error:
-        raise ValueError(f"{name}: failed on {kind}: {error}") from error
+        raise ValueError(f"{name}: failed on {points}: {error}") from error
     for out, of in ((recorded, several), (again, several), (alone, z)):
         jacobian.check_values(name, out, of)
     values = recorded.detach()
     if values.dtype != z.dtype or values.device != z.device:
-        raise TypeError(f"{name}: returned {values.dtype} on {values.device} for {kind}; expected the same kind")
+        raise TypeError(f"{name}: returned {values.dtype} on {values.device} for {points}; expected the same kind")
     # only z is the caller's: the points beside it may be off the map's domain
     checks.finite(name, alone, at=z)
     if probe.differ(values, again):
@@ -49,12 +51,14 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
     try:
         forward, tangent = _pushed(function, several, direction)
     except (RuntimeError, ValueError) as error:
-        raise ValueError(f"{name}: failed on {kind}: {error}") from error
+        raise ValueError(f"{name}: failed on {points}: {error}") from error
     backwards = _weighed_backwards(recorded, at, direction)
     forwards = probe.weights(values) * tangent
     # a map that overwrites what reverse mode needs still has a metric
-    # where a map is all but flat, as saturated probabilities are, its derivatives are rounding errors
-    size = forwards.norm(dim=-1).maximum(_FLAT * torch.finfo(z.dtype).eps * values.norm(dim=-1))
+    # where a map is all but flat, as saturated probabilities are, its derivatives are rounding errors, and far from all
+    # centres a variance falls so low that squares underflow
+    kind = torch.finfo(z.dtype)
+    size = forwards.norm(dim=-1).maximum(_FLAT * kind.eps * values.norm(dim=-1)).clamp_min(math.sqrt(kind.tiny))
     lacks = backwards is not None and probe.most((backwards - forwards.sum(-1)).abs() > _MODES_APART * size)
     if lacks or probe.derivative_disagrees(function, several, tangent, values):
         raise ValueError(

@@ -87,8 +87,9 @@ def test_a_stage_whose_parameters_need_no_gradient_is_fine():
 def test_a_map_that_is_all_but_flat_is_fine():
     """Far from the centres of a variance its derivatives are so small that their squares are 0."""
     sizes = torch.linspace(0.3, 1.7, 99, dtype=DTYPE)
-    for away in (14.0, 15.0, 16.0, 17.0, 18.0, 30.0):
-        try_map("std", lambda z: 1 + sizes * (-(z + away).square().sum(-1, keepdim=True)).exp(), A[None])  # noqa: B023
+    for floor in (0.0, 1.0):
+        for away in (14.0, 15.0, 16.0, 17.0, 18.0, 30.0):
+            try_map("std", lambda z: floor + sizes * (-(z + away).square().sum(-1, keepdim=True)).exp(), A[None])  # noqa: B023
 
 
 def test_saturated_probabilities_are_fine():
