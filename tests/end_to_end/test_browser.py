@@ -148,6 +148,36 @@ def page(tmp_path):
             browser.close()
 
 
+@pytest.fixture
+def watched(page):
+    """A page, and what it complains of."""
+    complaints = []
+    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    return page, complaints
+
+
+def opened_and_run(server: Lab, page: Page, notebook: str):
+    """Open a notebook in JupyterLab and have all its cells run. Returns a list that gets what other hosts are asked."""
+    elsewhere = []
+    page.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((server.url, "data:", "blob:")) else elsewhere.append(request.url)
+        ),
+    )
+    page.goto(f"{server.url}/lab/tree/notebooks/{notebook}?token={server.token}&reset", wait_until="domcontentloaded")
+    page.locator(CELLS).first.wait_for()
+    server.wait(server.kernel_is_ready, "a kernel connected to the page")
+    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
+    for _ in range(5):  # a click that comes too early is swallowed
+        run_all(page)
+        page.wait_for_timeout(500)
+        if any(prompt != "[ ]:" for prompt in prompts(page)):
+            break
+    return elsewhere
+
+
 def run_all(page: Page):
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").first.click()
     page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
@@ -171,7 +201,8 @@ def picture(page: Page):
     )
 
 
-def test_a_slider_moved_in_the_browser_redraws_the_map(server, page):
+def test_a_slider_moved_in_the_browser_redraws_the_map(server, watched):
+    page, errors = watched
     path = server.root / "notebooks" / NOTEBOOK
     shutil.copy2(ROOT / "notebooks" / "colab.svg", path.parent)  # the badge, which no other host is asked for
     notebook = load_notebook_node(str(ROOT / "notebooks" / NOTEBOOK))
@@ -181,25 +212,7 @@ def test_a_slider_moved_in_the_browser_redraws_the_map(server, page):
     strip(path)
     stored = path.read_bytes()
 
-    errors, elsewhere = [], []
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith((server.url, "data:", "blob:")) else elsewhere.append(request.url)
-        ),
-    )
-    page.goto(f"{server.url}/lab/tree/notebooks/{NOTEBOOK}?token={server.token}&reset", wait_until="domcontentloaded")
-    page.locator(CELLS).first.wait_for()
-    server.wait(server.kernel_is_ready, "a kernel connected to the page")
-    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
-
-    for _ in range(5):  # a click that comes too early is swallowed
-        run_all(page)
-        page.wait_for_timeout(500)
-        if any(prompt != "[ ]:" for prompt in prompts(page)):
-            break
+    elsewhere = opened_and_run(server, page, NOTEBOOK)
     failed = page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]')
     end = time.monotonic() + PATIENCE
     while not all(re.fullmatch(r"\[\d+\]:", prompt) for prompt in prompts(page)):

@@ -13,7 +13,7 @@ from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import expect
 from project import ROOT, TINY, literals, small_generator
-from test_browser import CELLS, PATIENCE, page, prompts, run_all, server  # noqa: F401
+from test_browser import PATIENCE, opened_and_run, page, server, watched  # noqa: F401
 
 from geolib.companion.interface.explorer import page as html
 from geolib.companion.interface.explorer import scene
@@ -48,15 +48,6 @@ DRAG = """async ([which, milliseconds]) => {
     move('pointerup', 0, 0);
     return gaps.sort((a, b) => a - b)[Math.floor(gaps.length / 2)];
 }"""
-
-
-@pytest.fixture
-def watched(page):  # noqa: F811
-    """A page, and what it complains of."""
-    complaints = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    return page, complaints
 
 
 def state(page):  # noqa: F811
@@ -94,7 +85,7 @@ def file(monkeypatch, tmp_path, tmp_path_factory):
     return path
 
 
-def test_the_page_works_from_a_file(file, watched):
+def test_the_page_works_from_a_file(file, watched):  # noqa: F811
     page, complaints = watched  # noqa: F811
     asked = []
     page.on("request", lambda request: asked.append(request.url))
@@ -184,22 +175,7 @@ def test_it_is_live_in_jupyterlab_until_its_kernel_is_gone(server, watched):  # 
     notebook = load_notebook_node(str(ROOT / "notebooks" / NOTEBOOK))
     (tagged,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     nbformat.write(parameterize_notebook(notebook, {name: TINY[name] for name in literals(tagged)}), path)
-    elsewhere = []
-    page.on(
-        "request",
-        lambda request: (
-            None if request.url.startswith((server.url, "data:", "blob:")) else elsewhere.append(request.url)
-        ),
-    )
-    page.goto(f"{server.url}/lab/tree/notebooks/{NOTEBOOK}?token={server.token}&reset", wait_until="domcontentloaded")
-    page.locator(CELLS).first.wait_for()
-    server.wait(server.kernel_is_ready, "a kernel connected to the page")
-    page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
-    for _ in range(5):  # a click that comes too early is swallowed
-        run_all(page)
-        page.wait_for_timeout(500)
-        if any(prompt != "[ ]:" for prompt in prompts(page)):
-            break
+    elsewhere = opened_and_run(server, page, NOTEBOOK)
     root = page.locator(".gx[data-frames]")
     root.wait_for()
     root.scroll_into_view_if_needed()

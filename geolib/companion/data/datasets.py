@@ -184,16 +184,16 @@ def binarised_digits(n_per_class: int) -> ImageData:
     """
     if n_per_class < 1:
         raise ValueError(f"n_per_class: got {n_per_class}, expected at least 1")
-    data = load("mnist")
+    data = first_of_each(load("mnist"), n_per_class, name="mnist_binarised")
+    train, test = ((images > 0.5).float() for images in (data.train_images, data.test_images))
+    return replace(data, train_images=train, test_images=test)
+
+
+def first_of_each(data: ImageData, n_per_class: int, *, name: str) -> ImageData:
+    """The same data under another name with at most so many training images of each class, the first ones."""
     first = torch.cat([(data.train_labels == label).nonzero()[:n_per_class, 0] for label in data.classes])
     first = first.sort().values
-    return replace(
-        data,
-        name="mnist_binarised",
-        train_images=(data.train_images[first] > 0.5).float(),
-        train_labels=data.train_labels[first],
-        test_images=(data.test_images > 0.5).float(),
-    )
+    return replace(data, name=name, train_images=data.train_images[first], train_labels=data.train_labels[first])
 
 
 def _checked_classes(classes: Iterable[int] | None) -> tuple[int, ...]:

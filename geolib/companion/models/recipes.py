@@ -67,18 +67,22 @@ def _load_few_digits() -> ImageData:
 
 
 def _load_first_digits() -> ImageData:
-    data = datasets.load("mnist", classes=DIGITS)
-    first = torch.cat([(data.train_labels == label).nonzero()[:FEW, 0] for label in data.classes]).sort().values
-    return replace(
-        data,
-        name="mnist_first",
-        train_images=data.train_images[first],
-        train_labels=data.train_labels[first],
-    )
+    return datasets.first_of_each(datasets.load("mnist", classes=DIGITS), FEW, name="mnist_first")
+
+
+class _Reading:
+    """A recipe that reads its data once."""
+
+    load: Callable[[], ImageData]
+
+    @cached_property
+    def data(self) -> ImageData:
+        """What ``load`` finds, read once."""
+        return self.load()
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(_Reading):
     """How a generator is made, from its data to its variance, for one profile and one seed."""
 
     name: str
@@ -94,11 +98,6 @@ class Recipe:
     """how the variance is fitted, one of ``generators.FITS``"""
     target: str = "errors"
     """what it is fitted to, one of ``generators.TARGETS``"""
-
-    @cached_property
-    def data(self) -> ImageData:
-        """What ``load`` finds, read once."""
-        return self.load()
 
     def trained(self, *, device: torch.device | str = "cpu") -> TrainedVAE:
         """The VAE, loaded from ``data/derived`` or trained first."""
@@ -127,17 +126,12 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class ConvolutionalRecipe:
+class ConvolutionalRecipe(_Reading):
     """How a convolutional decoder is made from its data, for one profile and one seed. It has no variance."""
 
     name: str
     load: Callable[[], ImageData]
     training: ConvolutionalTraining
-
-    @cached_property
-    def data(self) -> ImageData:
-        """What ``load`` finds, read once."""
-        return self.load()
 
     def trained(self, *, device: torch.device | str = "cpu") -> TrainedDecoder:
         """The decoder, loaded from ``data/derived`` or trained first."""
@@ -149,7 +143,7 @@ class ConvolutionalRecipe:
 
 
 @dataclass(frozen=True)
-class MeanRecipe:
+class MeanRecipe(_Reading):
     """How a generator without a variance is made from its data, for one profile and one seed."""
 
     name: str
@@ -161,11 +155,6 @@ class MeanRecipe:
     training: TrainingConfig
     retries: int = _RETRIES
     """how often a model that collapsed is trained again"""
-
-    @cached_property
-    def data(self) -> ImageData:
-        """What ``load`` finds, read once."""
-        return self.load()
 
     def mean_generator(self, *, device: torch.device | str = "cpu") -> MeanGenerator:
         """The model, loaded from ``data/derived`` or trained first; one that collapsed is trained from other seeds."""
@@ -184,7 +173,7 @@ class MeanRecipe:
 
 
 @dataclass(frozen=True)
-class EnsembleRecipe:
+class EnsembleRecipe(_Reading):
     """How more decoders are trained for the latents of a VAE, whose encoder stays as it is."""
 
     name: str
@@ -194,11 +183,6 @@ class EnsembleRecipe:
     vae: Recipe
     model: DecodersConfig
     training: TrainingConfig
-
-    @cached_property
-    def data(self) -> ImageData:
-        """What ``load`` finds, read once."""
-        return self.load()
 
     def trained(self, *, device: torch.device | str = "cpu") -> Ensemble:
         """The decoders as one immersion, loaded from ``data/derived`` or trained first."""
