@@ -287,6 +287,13 @@ def test_targets_that_the_readme_names_exist():
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
 
 
+def test_the_readme_lays_out_every_room():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^(geolib/(?:\w+/)?) ", readme, flags=re.MULTILINE))
+    rooms = {f"geolib/{file.parent.name}/" for file in (ROOT / "geolib").glob("*/__init__.py")}
+    assert listed == rooms | {"geolib/"}
+
+
 # --- the linter
 
 
