@@ -184,6 +184,23 @@ def test_deviation_far_from_the_data_is_that_of_zeta(dtype, n_centers, zeta, gen
     assert (out[-1] > out[0]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, DTYPE])
+def test_no_subnormal_number_is_multiplied_on_the_way_far(dtype):
+    """They take a hundred times as long; what is left out for them is below the rounding of any sum with zeta."""
+    info = torch.finfo(dtype)
+    lam = torch.tensor([1.0], dtype=dtype)
+    z = torch.linspace(0, 3 * (-math.log(info.tiny)) ** 0.5, 2000, dtype=dtype)[:, None]
+    v = _activations(z, torch.zeros(1, 1, dtype=dtype), lam)
+    assert bool(((v == 0) | (v >= info.tiny / info.eps)).all())
+    rbf = RBFPrecision(torch.zeros(1, 1, dtype=dtype), lam, torch.full((1, 1), 1e4, dtype=dtype), 1e-6)
+    beta = 1e4 * torch.exp(-z.double().square()) + 1e-6
+    torch.testing.assert_close(rbf(z).double(), beta.rsqrt(), rtol=2e2 * info.eps, atol=0)
+    values, derivatives = push_forward(rbf, z, torch.ones(1, len(z), 1, dtype=dtype))
+    expected = 1e4 * z.double() * torch.exp(-z.double().square()) * beta**-1.5
+    torch.testing.assert_close(derivatives[0].double(), expected, rtol=2e2 * info.eps, atol=float(info.tiny**0.4))
+    assert bool((derivatives[0][-1] == 0) & (values[-1] == values[-2]))
+
+
 def test_metric_with_sigma_is_finite_near_and_far(generator):
     z, t = blob(generator, D=7)
     metric = PullbackMetric(mlp(), fit_rbf_precision(z, t, n_centers=20))
