@@ -19,7 +19,9 @@ import yaml
 from geolib.companion.data import datasets
 from geolib.companion.models import generators, training
 from geolib.companion.models.generators import Generator
+from geolib.companion.models.networks.decoders import Decoders, DecodersConfig
 from geolib.companion.models.networks.vae import VAE, VAEConfig
+from geolib.variance import Ensemble
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -99,6 +101,12 @@ def small_generator(temporary: pytest.TempPathFactory) -> Generator:
     small = dataclasses.replace(data, train_images=data.train_images[:300], train_labels=data.train_labels[:300])
     vae = VAE(VAEConfig(widths=(24, 12)), generator=torch.Generator().manual_seed(1)).eval().requires_grad_(False)
     return generators.generator(small, vae, n_centers=8, curvature=4.0)  # walls that a solver passes quickly
+
+
+def small_ensemble() -> Ensemble:
+    """Two random decoders for the latents of ``small_generator``."""
+    config = DecodersConfig(VAEConfig(widths=(24, 12)), n_members=2)
+    return Decoders(config, generator=torch.Generator().manual_seed(2)).fixed().ensemble()
 
 
 def run(

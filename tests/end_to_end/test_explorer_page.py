@@ -12,7 +12,7 @@ import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
 from playwright.sync_api import expect
-from project import ROOT, TINY, literals, small_generator
+from project import ROOT, TINY, literals, small_ensemble, small_generator
 from test_browser import PATIENCE, opened_and_run, page, server, watched  # noqa: F401
 
 from geolib.companion.interface.explorer import page as html
@@ -75,9 +75,10 @@ def file(monkeypatch, tmp_path, tmp_path_factory):
     """A page whose decoder is random, with tables of a few settings."""
     monkeypatch.setattr(study, "N_SAMPLES", 4)
     first = study.Setting(n_centers=8, curvature=4.0)
-    found = study.measure(small_generator(tmp_path_factory), first, n_pairs=3, seed=0)
-    offered = scene.choices(first, curvature=CURVATURES, n_centers=CENTERS, zeta=(1e-3,))
-    given = scene.scene(found, offered, run={"recipe": "digits", "profile": "quick", "seed": 0})
+    found = study.measure(small_generator(tmp_path_factory), first, n_pairs=3, seed=0, members=small_ensemble())
+    offered = scene.choices(found.explored, curvature=CURVATURES, n_centers=CENTERS, zeta=(1e-3,))
+    run = {"recipe": "digits", "profile": "quick", "seed": 0, "ensemble": "digits_decoders"}
+    given = scene.scene(found, offered, run=run)
     for setting in scene.every(offered):
         given["tables"].setdefault(scene.key(setting, offered), scene.table(found.explored.landscape(setting)))
     path = tmp_path / "explorer.html"

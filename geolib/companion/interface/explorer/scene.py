@@ -58,11 +58,11 @@ def decoder(mean: nn.Sequential) -> list[dict[str, Any]]:
     ]
 
 
-def choices(first: Setting, **values: Iterable[float]) -> dict[str, list]:
-    """What each control offers, in order, the values of ``first`` among them."""
+def choices(explored: Explored, **values: Iterable[float]) -> dict[str, list]:
+    """What each control offers, in order, the values of the first setting among them."""
     return {
-        "variance": ["rbf", "network", "none"],
-        **{name: sorted({*chosen, getattr(first, name)}) for name, chosen in values.items()},
+        "variance": list(explored.variances),
+        **{name: sorted({*chosen, getattr(explored.first, name)}) for name, chosen in values.items()},
     }
 
 
@@ -103,7 +103,7 @@ def scene(found: Found, offered: dict[str, list], *, run: dict[str, Any], notice
     Args:
         found: what the study measured.
         offered: the values of the controls, from ``choices``.
-        run: recipe, profile and seed, for the code that reproduces a state.
+        run: recipe, profile, seed and the ensemble's recipe, for the code that reproduces a state.
         notice: what a reader must know of the data.
     """
     explored, first = found.explored, found.explored.first
@@ -131,7 +131,8 @@ def add(to: dict[str, Any], explored: Explored, one: Setting, *, seed: int) -> N
 def every(offered: dict[str, list]) -> list[Setting]:
     """All settings that the controls can reach."""
     numbers = itertools.product(*(offered[name] for name in ("curvature", "n_centers", "zeta")))
-    return [Setting("network"), Setting("none"), *(Setting("rbf", *chosen) for chosen in numbers)]
+    others = [Setting(name) for name in offered["variance"] if name != "rbf"]
+    return [*others, *(Setting("rbf", *chosen) for chosen in numbers)]
 
 
 def _points(g: Generator) -> dict[str, Any]:

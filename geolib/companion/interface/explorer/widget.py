@@ -23,7 +23,7 @@ class Explorer(anywidget.AnyWidget):
 
     Args:
         found: what the study of notebook 16 measured.
-        run: recipe, profile and seed, for the code that reproduces a state.
+        run: recipe, profile, seed and the ensemble's recipe, for the code that reproduces a state.
         notice: what a reader must know of the data.
     """
 
@@ -35,7 +35,7 @@ class Explorer(anywidget.AnyWidget):
         first = found.explored.first
         self._found, self._seed = found, run["seed"]
         numbers = {"curvature": scene.CURVATURES, "n_centers": scene.CENTERS, "zeta": scene.ZETAS}
-        self._choices = scene.choices(first, **numbers)
+        self._choices = scene.choices(found.explored, **numbers)
         self._landscapes: dict[Setting, Landscape] = {first: found.landscape}
         super().__init__(scene=scene.scene(found, self._choices, run=run, notice=notice))
         self.on_msg(self._asked)

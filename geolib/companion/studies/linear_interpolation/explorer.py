@@ -16,10 +16,10 @@ from geolib.companion.studies import summaries
 from geolib.evaluation import RelativeImprovement
 from geolib.paths.result import Geodesic
 from geolib.plane.tabulated import TabulatedMetric
-from geolib.variance import fit_to, place_centers
+from geolib.variance import Ensemble, fit_to, place_centers
 
-VARIANCES = ("rbf", "network", "none")
-"""the RBF variance, the decoder's own variance network, or the decoder's mean alone"""
+VARIANCES = ("rbf", "network", "ensemble", "none")
+"""the RBF variance, the decoder's own variance network, the disagreement of several decoders, or the mean alone"""
 RESOLUTION = 100
 """cells of a table along each axis"""
 GROUPS = 256
@@ -78,20 +78,26 @@ class Explored:
     Args:
         g: a generator with two latent dimensions.
         first: the setting that ``g`` was fitted with.
+        members: more decoders for the same latents; None where there are none.
         seed: of k-means.
 
     Raises:
         ValueError: for another number of latent dimensions.
     """
 
-    def __init__(self, g: Generator, first: Setting, *, seed: int = 0):
+    def __init__(self, g: Generator, first: Setting, *, members: Ensemble | None = None, seed: int = 0):
         if g.train_latents.shape[-1] != 2:
             raise ValueError(f"g: got {g.train_latents.shape[-1]} latent dimensions, expected 2")
-        self.g, self.first, self.seed = g, first, seed
+        self.g, self.first, self.members, self.seed = g, first, members, seed
         grid = LatentGrid.around(g.test_latents, resolution=RESOLUTION + 1)
         self.lower, self.upper = (torch.stack([grid.x[k], grid.y[k]]) for k in (0, -1))
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._nodes = torch.cartesian_prod(grid.x, grid.y)
+
+    @property
+    def variances(self) -> tuple[str, ...]:
+        """Those of ``VARIANCES`` that there are."""
+        return tuple(name for name in VARIANCES if name != "ensemble" or self.members is not None)
 
     @cached_property
     def _target(self) -> Tensor:
@@ -115,11 +121,18 @@ class Explored:
         """The geometry of a setting.
 
         Raises:
-            ValueError: for a setting that cannot be fitted.
+            ValueError: for a setting that cannot be fitted, and for an ensemble where there is none.
         """
-        mean = self.g.vae.mean
+        mean, members = self.g.vae.mean, self.members
+        if setting.variance not in self.variances:
+            raise ValueError(f"variance: got {setting.variance!r}, expected one of {', '.join(self.variances)}")
         if setting.variance == "none":
             return Landscape(setting, PullbackMetric(mean), self._table(self._mean_tensors), None)
+        if setting.variance == "ensemble":
+            # the deviation is part of what the members give, and no summand of its own
+            log_sigma = torch.cat([members.std(part).sum(-1) for part in self._nodes.split(_AT_ONCE)]).log()
+            table = self._table(self._pushed(members)[0])
+            return Landscape(setting, PullbackMetric(members), table, log_sigma.reshape(RESOLUTION + 1, -1))
         std = self.g.vae.std if setting.variance == "network" else self._rbf(setting)
         tensors, sums = self._pushed(std)
         log_sigma = sums.log().reshape(RESOLUTION + 1, -1)
@@ -229,7 +242,7 @@ class Found:
         )
 
 
-def measure(g: Generator, first: Setting, *, n_pairs: int, seed: int) -> Found:
+def measure(g: Generator, first: Setting, *, n_pairs: int, seed: int, members: Ensemble | None = None) -> Found:
     """What the explorer opens with, and how near its tables are.
 
     Args:
@@ -237,8 +250,9 @@ def measure(g: Generator, first: Setting, *, n_pairs: int, seed: int) -> Found:
         first: the setting that ``g`` was fitted with.
         n_pairs: pairs of test images, those of notebook 05 where the seed is the same.
         seed: of the pairs and of Algorithm 1.
+        members: more decoders for the same latents; None where there are none.
     """
-    explored = Explored(g, first, seed=seed)
+    explored = Explored(g, first, members=members, seed=seed)
     landscape = explored.landscape(first)
     pairs = generators.test_pairs(g.data, n_pairs, seed=seed)
     exact = landscape.curve(*(g.test_latents[chosen] for chosen in pairs))
