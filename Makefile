@@ -58,6 +58,11 @@ NOTEBOOKS := 00_tour 01_training 02_variance_rbf 03_condition_maps 04_monte_carl
 ifneq ($(RECIPE),digits)
 NOTEBOOKS := $(filter 01% 02% 03% 04% 05%,$(NOTEBOOKS))
 endif
+# The story's order. "make quick" begins with the long ones, so that no core waits for the last of them at the end.
+ORDER ?= $(NOTEBOOKS)
+LONG  := 01_training 12_fashion 09_why_ten_percent 15_ensembles 11_generators 17_isometry 10_feature_maps 13_metrics_for_generative_models 06_solvers 07_two_moons 05_two_models
+# All but these wait for notebook 01, whose models they share.
+OWN_MODELS := 01_training 07_two_moons 11_generators 12_fashion 13_metrics_for_generative_models 14_motion 17_isometry
 FIGURES_00_tour           := 00_tour
 FIGURES_01_training       := 01_training 01_latent_space
 FIGURES_02_variance_rbf   := 02_variance 02_explorer
@@ -105,7 +110,7 @@ figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper: a f
 
 # Small notebooks spend their time on starting: one a core, with one thread each.
 quick: ## the same pipeline with small settings, into figures/quick
-	@$(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES)) PROFILE=quick figures
+	@$(if $(THREADS_CHOSEN),,OMP_NUM_THREADS=1) $(MAKE) --no-print-directory $(if $(filter -j%,$(MAKEFLAGS)),,-j$(CORES)) PROFILE=quick ORDER='$(filter $(NOTEBOOKS),$(LONG)) $(filter-out $(LONG),$(NOTEBOOKS))' figures
 
 # Every finished notebook stays, and so does every model and measurement: the same command goes on after a break.
 full: ## the same pipeline with all seeds and sizes, into figures/full
@@ -127,12 +132,12 @@ PLAN := $(shell $(DRY_RUN) 2>/dev/null | sed -nE 's|.*companion.pipeline.execute
 endif
 
 define notebook_rule
-$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml $(wildcard params/recipes/$(RECIPE).yaml) requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter 01_training,$(1)),,$(FIGURES)/01_training.json)
+$(call outputs,$(1)) &: notebooks/$(1).ipynb params/$(PROFILE).yaml $(wildcard params/recipes/$(RECIPE).yaml) requirements.lock $(SOURCES) $(wildcard $(FIGURES)/.data) | $(READY) $(if $(filter $(OWN_MODELS),$(1)),,$(FIGURES)/01_training.json)
 	@$(BIN)/python -m geolib.companion.pipeline.execute $$< --profile params/$(PROFILE).yaml $(if $(filter digits,$(RECIPE)),,--recipe params/recipes/$(RECIPE).yaml) --plan $(PLAN) --figures $(FIGURES_$(1)) --animations $(filter $(ANIMATED),$(FIGURES_$(1))) --output $(FIGURES)/notebooks
 endef
 $(foreach notebook,$(NOTEBOOKS),$(eval $(call notebook_rule,$(notebook))))
 
-ALL_OUTPUTS := $(foreach notebook,$(NOTEBOOKS),$(call outputs,$(notebook)))
+ALL_OUTPUTS := $(foreach notebook,$(ORDER),$(call outputs,$(notebook)))
 $(FIGURES)/numbers.md: $(ALL_OUTPUTS) figures/reference/numbers.json
 	@$(BIN)/python -m geolib.companion.pipeline.numbers
 

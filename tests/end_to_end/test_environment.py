@@ -252,6 +252,25 @@ def test_public_names_are_few_and_exported():
     assert geolib.__version__ == PROJECT["version"]
 
 
+def test_an_editor_sees_the_names_that_there_are():
+    """They are loaded when asked for, and stand a second time where an editor looks for them."""
+    tree = ast.parse((ROOT / "geolib" / "__init__.py").read_text(encoding="utf-8"))
+    seen = sorted(name for name, _ in imports(tree) if name.startswith("geolib."))
+    assert seen == sorted(f"geolib.{home}.{name}" for home, names in geolib._HOMES.items() for name in names)
+    assert sorted(name.rpartition(".")[2] for name in seen) == sorted(geolib.__all__)
+    assert set(geolib.__all__) <= set(dir(geolib))
+    with pytest.raises(AttributeError, match="no attribute 'geodesics_'"):
+        _ = geolib.geodesics_
+
+
+def test_a_notebook_is_started_without_torch():
+    """Every notebook has a process that starts it, and one that runs it; only the second has to wait for torch."""
+    slow = {"torch", "numpy", "rfc3987_syntax.utils"}
+    code = f"import sys, geolib.companion.pipeline.execute; print({slow} & {{*sys.modules}})"
+    done = run([sys.executable, "-c", code], PYTHONPATH=ROOT)
+    assert done.stdout == "set()\n", done.stderr
+
+
 # --- the files
 
 

@@ -53,8 +53,6 @@ def stand_in(path, figures, *after, animated=None):
 @pytest.fixture(scope="module")
 def light(tmp_path_factory):
     folder = copy_checkout(tmp_path_factory.mktemp("light"))
-    # nothing here needs the core, and importing torch would be most of the time
-    (folder / "geolib" / "__init__.py").write_text("")
     for path in NOTEBOOKS:
         stand_in(folder / "notebooks" / path.name, declared_figures(path))
     done = make(folder, "-j2", "quick")
@@ -69,6 +67,11 @@ def light(tmp_path_factory):
     assert all(said), lines
     assert sorted({(match[2], match[1]) for match in said})[0] == ("1", "01_training")
     assert len({match[2] for match in said}) == len({match[1] for match in said}) == len(stems)
+    # the long ones first
+    place = {match[1]: int(match[2]) for match in said}
+    long = make_variable("LONG").split()
+    assert sorted(long, key=place.get) == long
+    assert max(place[name] for name in long) == len(long)
     return folder
 
 
@@ -296,11 +299,13 @@ def test_make_knows_the_recipes_that_notebooks_can_run_with():
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_notebook_waits_for_the_training(path):
+def test_a_notebook_waits_for_the_training_whose_models_it_uses(path):
+    """That these lists are right is seen where the notebooks are run."""
+    own_models = make_variable("OWN_MODELS").split()
     figure = f"figures/quick/{declared_figures(path)[0]}.png"
     done = ask("--always-make", "--dry-run", "PROFILE=quick", "-o", "requirements.lock", figure)
     ran = re.findall(r"companion\.pipeline\.execute notebooks/(\w+)", done.stdout)
-    assert ran == list(dict.fromkeys(["01_training", path.stem]))
+    assert ran == list(dict.fromkeys([*(["01_training"] if path.stem not in own_models else []), path.stem]))
 
 
 @pytest.mark.smoke

@@ -16,6 +16,7 @@ from project import (
     declared_files,
     executed,
     make,
+    make_variable,
     parameters,
     pictures,
     run,
@@ -80,6 +81,7 @@ def test_a_notebook_writes_what_it_declares(built, path):
     own = {name.stem for name in figures.glob(f"{path.name[:2]}_*")}
     assert own == set(declared)
     names = parameters(path)
+    own_models = set(make_variable("OWN_MODELS").split()) - {"01_training"}
     for stem in declared:
         with Image.open(figures / f"{stem}.png") as picture:
             assert len(picture.convert("RGB").getcolors(2**24)) > 10, "an empty picture"
@@ -88,6 +90,8 @@ def test_a_notebook_writes_what_it_declares(built, path):
         assert sidecar["notebook"] == path.stem
         assert sidecar["parameters"] == {name: TINY[name] for name in names}
         assert sidecar["print"] == [], "not fit for print"
+        shares = set(sidecar["recipes"]) & {"digits", "digits_large", "digits_small"}
+        assert not (shares and path.stem in own_models), "it has to wait for notebook 01"
         for data in sidecar["data"]:
             if data["name"].startswith(("two_moons", "surface_", "pendulum", "robot_arm")):  # made, not found
                 assert (data["source"], data["notice"]) == ("synthetic", "")
