@@ -11,6 +11,7 @@ from geolib.paths.certificate import certify, is_geodesic
 from geolib.paths.interpolant import Curve
 from geolib.paths.kinks.cells import Cells
 from geolib.paths.kinks.lengths import measured, polyline
+from geolib.paths.lost import NOT_FINITE
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Geodesic, Status
@@ -58,9 +59,32 @@ class Task:
         that leads to the shortest curve on few segments. Where other ways are sought and seem to lead to a shorter
         curve, that is followed too. What has not converged by then makes a detour: another method from the last guess,
         and this one from its curve. The steps are shared out evenly among what is still to come.
+
+        Raises:
+            NotFiniteError: where the metric is not finite on a line or, with several pairs, on the way of one of them.
         """
         line = self._measure(Curve.line(start, end))
         best = _Best.of_lines(line, (start == end).all(-1), self.max_steps)
+        try:
+            self._search(best, start, end, guesses, rivals)
+        except NOT_FINITE:
+            if len(start) > 1:
+                raise
+            # what was certified before stays
+            lost = best.residual.isinf() | (best.status != Status.CONVERGED)
+            best.residual = best.residual.masked_fill(best.residual.isinf(), torch.nan)
+            best.status = best.status.masked_fill(lost, Status.NOT_FINITE)
+        return self._judged(best, start, end)
+
+    def _search(
+        self,
+        best: "_Best",
+        start: Tensor,
+        end: Tensor,
+        guesses: list[Tensor | None],
+        rivals: tuple[Tensor, Tensor] | None,
+    ) -> None:
+        """Let the ``best`` curves become what ``solve`` finds."""
         todo = (best.line_length > 0).nonzero()[:, 0]
         if rivals is not None:
             guesses = [self._most_promising(start, end, guesses[0], *rivals, best.steps_left)]
@@ -86,10 +110,12 @@ class Task:
                 best.start_from(rows, self._measure(aside.curve))
                 run = self._run(*ends, init, self.n_segments, best.steps_left[rows])
                 best.consider(rows, run, self.rtol, first=False)
-
         unknown = torch.isinf(best.residual).nonzero()[:, 0]
         if len(unknown):
             best.residual[unknown], best.index[unknown], _ = self._certify(best.found[unknown], 1)
+
+    def _judged(self, best: "_Best", start: Tensor, end: Tensor) -> Geodesic:
+        """The result of the ``best`` curves, whose residuals are known."""
         finding = torch.where(best.found.resolved, Finding.BEST_CERTIFIED, Finding.BEST_UNMEASURED)
         finding = finding.masked_fill(best.index > 0, Finding.BEST_SADDLE)
         finding = torch.where(is_geodesic(best.residual, self.rtol), finding, Finding.BEST_UNCERTIFIED)

@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 
+class NotFiniteError(ValueError):
+    """Something holds NaN or inf."""
+
+
 def latent_points(name: str, z: Tensor, *, min_points: int | None = None) -> None:
     """Check for a finite floating-point tensor ``(..., d)``, or ``(..., n, d)`` with ``n >= min_points``."""
     if not isinstance(z, Tensor):
@@ -21,7 +25,7 @@ def latent_points(name: str, z: Tensor, *, min_points: int | None = None) -> Non
 
 
 def finite(name: str, x: Tensor, *, at: Tensor | None = None) -> None:
-    """Raise where ``x`` holds NaN or inf; the message says how many entries and where the first is.
+    """Raise NotFiniteError where ``x`` holds NaN or inf; the message says how many entries and where the first is.
 
     Args:
         name: what ``x`` is.
@@ -37,10 +41,12 @@ def finite(name: str, x: Tensor, *, at: Tensor | None = None) -> None:
         return
     if at is None:
         where = f"first at index {tuple(bad.nonzero()[0].tolist())}"
-        raise ValueError(f"{name}: {int(bad.sum())} of {x.numel()} entries are not finite, {where}; finite is expected")
+        raise NotFiniteError(
+            f"{name}: {int(bad.sum())} of {x.numel()} entries are not finite, {where}; finite is expected"
+        )
     rows = bad.reshape(bad.shape[0], -1).any(dim=1)
     first = at[int(rows.nonzero()[0])].tolist()
-    raise ValueError(
+    raise NotFiniteError(
         f"{name}: not finite at {int(rows.sum())} of {len(rows)} points, first at z = "
         f"[{', '.join(f'{c:.6g}' for c in first)}]; finite is expected"
     )

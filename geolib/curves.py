@@ -55,19 +55,31 @@ def energy_and_gradient(metric: RiemannianMetric, points: Tensor) -> tuple[Tenso
     """The path energy of curves ``(B, N + 1, d)`` and its gradient in the points, with memory flat in B.
 
     Returns:
-        energy ``(B,)`` and gradient ``(B, N + 1, d)``.
+        energy ``(B,)``, infinite where the metric is not finite on the curve, and gradient ``(B, N + 1, d)``.
     """
     n_segments = points.shape[-2] - 1
     energy = points.new_zeros(points.shape[0])
     gradient = torch.zeros_like(points)
     for curves, piece in metric.blocks(points):
-        with torch.enable_grad():
-            part = points[curves, piece].detach().requires_grad_()
-            value = n_segments * metric.squared_segments(part).sum(-1)
-            (slope,) = torch.autograd.grad(value.sum(), part)
-        energy[curves] += value.detach()
-        gradient[curves, piece] += slope
+        value, slope = _squares_and_gradient(metric, points[curves, piece])
+        energy[curves] += n_segments * value
+        gradient[curves, piece] += n_segments * slope
     return energy, gradient
+
+
+def _squares_and_gradient(metric: RiemannianMetric, points: Tensor) -> tuple[Tensor, Tensor]:
+    try:
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            value = metric.squared_segments(points).sum(-1)
+            (slope,) = torch.autograd.grad(value.sum(), points)
+        return value.detach(), slope
+    except checks.NotFiniteError:  # a solver's trial points may lie anywhere
+        points = points.detach()
+        if len(points) == 1:
+            return points.new_full((1,), torch.inf), torch.zeros_like(points)
+        halves = (_squares_and_gradient(metric, half) for half in points.tensor_split(2))
+        return tuple(torch.cat(x) for x in zip(*halves, strict=True))
 
 
 def recorded_length(metric: RiemannianMetric, points: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from geolib import checks
 from geolib.attempts import Task
+from geolib.paths.lost import finite_lines, kept_lines, solve_the_others
 from geolib.paths.measure import differentiable_length
 from geolib.paths.near import near_pairs
 from geolib.paths.result import Geodesic, GeodesicError, Status, joined
@@ -77,8 +78,11 @@ def geodesic(
     Returns:
         a ``Geodesic``. A local minimum: among several geodesics between two points it need not be the shortest. A
         curve that did not converge is still the shortest found, never longer than the straight line; ``converged``
-        and ``status`` tell. A feature of the metric that is narrower than a curve's latent length over
-        ``2 n_segments`` can be missed by all measures. Where mean and ``std``, with ``features`` behind, are chains
+        and ``status`` tell. A pair whose method is led to where the metric is not finite (NaN, inf) is ``NOT_FINITE``
+        and costs no other pair its result: it keeps the shortest curve before that, mostly the straight line, whose
+        length is NaN where the metric is not finite on it. A feature of the metric that is narrower than a curve's
+        latent length over ``2 n_segments`` can be missed by all measures. Where mean and ``std``, with ``features``
+        behind, are chains
         (``nn.Sequential``) of affine layers, ReLU and leaky ReLU, and behind the last of these of smooth layers (a
         sigmoid, or a module that brings its second derivatives, like that of ``fit_rbf_precision``), shortest curves
         have corners at the kinks; ``newton`` finds them as polygons, and ``converged`` says that none through the same
@@ -93,9 +97,9 @@ def geodesic(
 
     Raises:
         TypeError, ValueError: for arguments of the wrong type, shape, dtype or device; for no pairs; for an option that
-            the method does not have; where the metric is not finite on a curve; for a callable that is random, mixes
-            the rows of a batch, changes without passing a gradient, or is not symmetric and positive semidefinite at
-            some of the ends and the points between them.
+            the method does not have; where the metric is not finite at a start or an end; for a callable that is
+            random, mixes the rows of a batch, changes without passing a gradient, or is not symmetric and positive
+            semidefinite at some of the ends and the points between them.
         GeodesicError: with ``throw``, where a curve did not converge.
 
     Source:
@@ -110,24 +114,25 @@ def geodesic(
     ends = (start, end)
     start, end, batch = checks.pairs(start, end)
     guess = _check_init(init, start, end, batch)
+    if latents is not None:
+        _check_latents(latents, start)
 
     with torch.no_grad():
         metric.try_at(torch.cat([start, (start + end) / 2, end]))
-        graph = functools.cache(functools.partial(_graph, metric, latents, start))
+        graph = functools.cache(functools.partial(_graph, metric, latents))
         start_paths = _start_paths(metric, init, latents, method, start.shape[-1], graph)
         seeks = init == "auto" and method == METHODS[0] and start_paths is None
         task = Task(
             metric, functools.partial(solve, **options), n_segments, rtol, max_steps, graph, DETOURS.get(method), seeks
         )
         size = metric.curves_at_once(start[:1].unsqueeze(1).expand(1, n_segments + 1, -1))
-        parts, order = [], []
-        far = torch.arange(len(start), device=start.device)
-        if guess is None:
-            near, lines = near_pairs(metric, start, end, n_segments, rtol)
-            if lines is not None:
-                parts, order, far = [lines], [near.nonzero()[:, 0]], (~near).nonzero()[:, 0]
         connected = torch.ones(len(start), dtype=torch.bool, device=start.device)
-        for rows in far.tensor_split(math.ceil(len(far) / size)) if len(far) else ():
+
+        def near(rows: Tensor) -> list[tuple[Tensor, Geodesic]]:
+            chosen, lines = near_pairs(metric, start[rows], end[rows], n_segments, rtol)
+            return [] if lines is None else [(rows[chosen], lines)]
+
+        def solved(rows: Tensor) -> list[tuple[Tensor, Geodesic]]:
             if start_paths is None:
                 jobs = [(rows, [None if guess is None else guess[rows]], None)]
             else:
@@ -140,11 +145,31 @@ def geodesic(
                     path = paths.points[chosen]
                     guesses = [None, path] if init == "best" else [path]
                     jobs.append((rows[chosen], guesses, paths.rivals(chosen) if several else None))
-            for chosen, guesses, rivals in jobs:
-                if len(chosen):
-                    parts.append(task.solve(start[chosen], end[chosen], guesses, rivals))
-                    order.append(chosen)
+            return [
+                (chosen, task.solve(start[chosen], end[chosen], guesses, rivals))
+                for chosen, guesses, rivals in jobs
+                if len(chosen)
+            ]
+
+        def finite(rows: Tensor) -> Tensor:
+            return finite_lines(metric, start[rows], end[rows], n_segments)
+
+        far = torch.arange(len(start), device=start.device)
+        found, lost = [], []
+        if guess is None:
+            found = solve_the_others(near, far, lost, finite)
+            for rows in (*(rows for rows, _ in found), *lost):
+                far = far[torch.isin(far, rows, invert=True)]
+        for rows in far.tensor_split(math.ceil(len(far) / size)) if len(far) else ():
+            found += solve_the_others(solved, rows, lost, finite)
+        if lost:
+            rows = torch.cat(lost)
+            found.append((rows, kept_lines(metric, start[rows], end[rows], n_segments, rtol)))
+        order, parts = zip(*found, strict=True)
         result = joined(parts, torch.cat(order), batch)
+        # whatever a metric does with points that are no numbers
+        known = torch.isfinite(result.points).flatten(-2).all(-1) & torch.isfinite(result.length)
+        result.status.masked_fill_(~known, Status.NOT_FINITE)
         if init == "graph":
             result.status[(result.status == Status.CONVERGED) & ~connected.reshape(batch)] = Status.CONVERGED_FROM_LINE
     if throw and not bool(result.converged.all()):
@@ -153,6 +178,8 @@ def geodesic(
         ends = [x.expand(*batch, x.shape[-1]).reshape(-1, x.shape[-1]) for x in ends]
         lengths = [
             differentiable_length(metric, part.curve, part.length, *(x[rows] for x in ends), n_segments, rtol)
+            if not lost or part is not parts[-1]
+            else part.length
             for part, rows in zip(parts, order, strict=True)
         ]
         result = replace(result, length=torch.cat(lengths)[torch.cat(order).argsort()].reshape(batch))
@@ -187,16 +214,19 @@ def _check_options(method: str, solve: object, options: dict[str, object]) -> No
             raise TypeError(f"{name}: not an option of method {method!r}, which has {', '.join(known) or 'none'}")
 
 
-def _graph(metric: RiemannianMetric, latents: Tensor | None, start: Tensor) -> LatentGraph:
+def _graph(metric: RiemannianMetric, latents: Tensor | None) -> LatentGraph:
     if latents is None:
         raise ValueError("latents: got None, expected the points (n, d) that a graph is built on, such as encoded data")
+    return LatentGraph.trusted(metric, latents)
+
+
+def _check_latents(latents: Tensor, start: Tensor) -> None:
     checks.latent_points("latents", latents)
     checks.same_kind("latents", latents, "start", start)
     if latents.ndim != 2 or latents.shape[-1] != start.shape[-1]:
         raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (n, {start.shape[-1]})")
     if len(latents) == 0:
         raise ValueError(f"latents: got shape {tuple(latents.shape)}, expected (..., n, d) with n >= 1")
-    return LatentGraph.trusted(metric, latents)
 
 
 def _check_init(init: str | Tensor, start: Tensor, end: Tensor, batch: torch.Size) -> Tensor | None:

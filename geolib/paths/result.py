@@ -28,6 +28,7 @@ class Status(IntEnum):
     DIVERGED = 10
     MAX_NODES = 11
     SADDLE = 12
+    NOT_FINITE = 13
 
     @property
     def sentence(self) -> str:
@@ -55,6 +56,9 @@ _SENTENCES = {
     Status.MAX_NODES: "the equation needs more nodes than allowed; raise max_nodes",
     Status.SADDLE: "the curve is a geodesic to the tolerance, but becomes shorter where it is bent aside, and the "
     "method came back to it from either side; use another method or begin from other points",
+    Status.NOT_FINITE: "the metric is not finite (NaN or inf) on the straight line or where the method was led, so no "
+    "more is known than the shortest curve before that; begin elsewhere (init), use another method, or see what the "
+    "metric does there",
 }
 
 
@@ -75,28 +79,30 @@ class Geodesic:
     """the smooth curves: ``g.curve(t)`` is ``(..., T, d)`` for ``t (T,)`` in [0, 1], at a speed that may vary, and
     ``g.curve.velocity(t)`` its derivative. A polygon, on a map with kinks, is at rest at its corners"""
     length: Tensor
-    """``(...)``, Riemannian; never more than ``line_length``. With a gradient where ``differentiable`` asked for one"""
+    """``(...)``, Riemannian; never more than ``line_length``. NaN where the metric is not finite on the line
+    (``NOT_FINITE``). With a gradient where ``differentiable`` asked for one"""
     line_length: Tensor
-    """``(...)``, of the straight line"""
+    """``(...)``, of the straight line; NaN where the metric is not finite on it"""
     lower_bound: Tensor
     """``(...)``, which no curve from start to end is shorter than: the distance between their images in the output
     space. So ``length / lower_bound`` bounds how many times longer than the shortest curve this one can be. It is 0,
     which says nothing, for a metric that has no immersion (Eq. 4, a callable)"""
     residual: Tensor
     """``(...)``, ``geodesic_residual`` of the points, or of up to 8 times as many where more segments were needed, or
-    of all corners where the map is a chain of affine layers and ReLU"""
+    of all corners where the map is a chain of affine layers and ReLU; NaN for a pair that is lost (``NOT_FINITE``)"""
     index: Tensor
     """``(...)``, ``geodesic_index`` of the same points: 0 for a geodesic that is a local minimum. It is 0 too where no
     curve that was tried in these directions is shorter"""
     status: Tensor
     """``(...)``, codes of ``Status``"""
     n_steps: Tensor
-    """``(...)``, steps of all attempts"""
+    """``(...)``, steps of all attempts; 0 for a pair that is lost"""
 
     @property
     def improvement(self) -> Tensor:
-        """``(line_length - length) / line_length``, ``(...)``; 0 where the line has no length; without a gradient."""
-        has_length = self.line_length > 0
+        """``(line_length - length) / line_length``, ``(...)``; 0 where the line has no length, NaN where that is not
+        finite; without a gradient."""
+        has_length = self.line_length != 0
         return torch.where(has_length, 1 - self.length.detach() / torch.where(has_length, self.line_length, 1.0), 0.0)
 
     @property

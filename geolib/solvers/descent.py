@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from geolib import checks
 from geolib.riemannian import RiemannianMetric
 from geolib.solvers.backtracking import backtrack
 
@@ -60,6 +61,7 @@ def minimise(
     x = unknowns.clone()
     index = torch.arange(n_problems, device=x.device)
     value, gradient = objective(x, index)
+    checks.finite("metric along the initial curve", value)
     n_steps = torch.zeros(n_problems, dtype=torch.long, device=x.device)
     quiet = torch.zeros_like(n_steps)
     settled = torch.zeros(n_problems, dtype=torch.bool, device=x.device)

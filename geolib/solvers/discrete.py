@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from geolib import checks
 from geolib.curves import energy_and_gradient
 from geolib.paths.interpolant import Curve
 from geolib.paths.problem import Problem, Solution
@@ -27,6 +28,7 @@ def solve(problem: Problem) -> Solution:
     points = problem.points()
     n_curves = len(points)
     energy, slope = _energy(problem, points)
+    checks.finite("metric along the initial curve", energy)
     best, best_points = energy.clone(), points.clone()
     history = energy.unsqueeze(-1).repeat(1, _REMEMBERED)
     size = _first_size(points, energy)

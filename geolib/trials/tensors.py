@@ -12,26 +12,37 @@ _ASYMMETRY = 1e3  # times eps: what rounding may do to a symmetric matrix, relat
 
 def checked(function: Function, z: Tensor) -> Tensor:
     """The tensors ``(..., d, d)`` at ``z (..., d)``, their shape, kind and finiteness checked."""
+    M = _of_shape(function, z)
+    checks.finite("metric", M.reshape(-1, *M.shape[-2:]), at=z.reshape(-1, z.shape[-1]))
+    return M
+
+
+def _of_shape(function: Function, z: Tensor) -> Tensor:
+    """The tensors ``(..., d, d)`` at ``z (..., d)``, their shape and kind checked."""
     M = function(z)
     expected = (*z.shape, z.shape[-1])
     if not isinstance(M, Tensor) or M.shape != expected:
         got = tuple(M.shape) if isinstance(M, Tensor) else type(M).__name__
         raise ValueError(f"metric: returned {got} for points {tuple(z.shape)}, expected {expected}")
     checks.same_kind("metric's value", M, "z", z)
-    checks.finite("metric", M.reshape(-1, *M.shape[-2:]), at=z.reshape(-1, z.shape[-1]))
     return M
 
 
 @torch.no_grad()
 def try_tensors(function: Function, z: Tensor) -> None:
-    """Try what would go wrong later, at points ``z (n, d)`` and beside the first of them.
+    """Try what would go wrong later, at those of ``z (n, d)`` where the function is finite and beside the first one.
 
     Raises:
-        ValueError: where the function fails, is not finite at z, not symmetric or not positive semidefinite there, is
-            random, mixes the rows of a batch, or passes a gradient that is not that of its values.
+        ValueError: where the function fails, is finite at none of z, not symmetric or not positive semidefinite there,
+            is random, mixes the rows of a batch, or passes a gradient that is not that of its values.
         TypeError: where it returns another dtype or device.
     """
-    refuse_indefinite(checked(function, z), z)
+    M = _of_shape(function, z)
+    finite = torch.isfinite(M).flatten(1).all(-1)
+    if not bool(finite.any()):
+        checks.finite("metric", M, at=z)
+    z, M = z[finite], M[finite]
+    refuse_indefinite(M, z)
     several = probe.neighbours(z[:1])
     values, again, alone = function(several), function(several), function(z[:1])
     if probe.differ(values, again):

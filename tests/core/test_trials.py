@@ -158,7 +158,7 @@ WRONG_TENSORS = {
     ),
     "infinite at the end": (
         scaled(plane, lambda z: torch.where(z[..., 0] > 2, torch.inf, 1.0)[..., None, None]),
-        r"metric: not finite at 1 of 3 points, first at z = \[3, 0\.5\]",
+        r"metric: not finite at 1 of 2 points, first at z = \[3, 0\.5\]",
     ),
 }
 

@@ -10,7 +10,15 @@ from torch import Tensor
 from geolib import checks
 from geolib.curves import straight
 from geolib.paths.arrays import to_numpy
-from geolib.paths.starts.routes import PATH_SEGMENTS, SMOOTHINGS, WORTHWHILE, Paths, Routes, subdivided
+from geolib.paths.starts.routes import (
+    PATH_SEGMENTS,
+    SMOOTHINGS,
+    WORTHWHILE,
+    Paths,
+    Routes,
+    length_or_infinity,
+    subdivided,
+)
 from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 _N_NEIGHBORS, _MAX_NODES = 10, 2000
@@ -51,10 +59,13 @@ class LatentGraph:
         checks.integer("n_neighbors", n_neighbors, at_least=1)
         checks.integer("max_nodes", max_nodes, at_least=1)
         self._build(as_metric(metric), latents, n_neighbors, max_nodes, checks.seed(seed))
+        a, b, lengths = self._edges
+        checks.finite("metric on an edge", torch.from_numpy(lengths), at=((self.nodes[a] + self.nodes[b]) / 2).cpu())
 
     @classmethod
     def trusted(cls, metric: RiemannianMetric, latents: Tensor) -> "LatentGraph":
-        """The graph with default settings, over latents that need no check."""
+        """The graph with default settings, over latents that need no check, without edges on which the metric is not
+        finite."""
         graph = cls.__new__(cls)
         graph._build(metric, latents, _N_NEIGHBORS, _MAX_NODES, 0)
         return graph
@@ -124,7 +135,7 @@ class LatentGraph:
         arrival = reached.sum(0).amin(-1)
         routes = Routes(start.double(), end.double(), nodes, reached, before, self._neighbours.to(start.device))
         points, beside, owner = routes.around(line, arrival < direct, SMOOTHINGS, most)
-        length = self.metric.length(subdivided(torch.cat([points, beside]), _EDGE_SEGMENTS))
+        length = length_or_infinity(self.metric, subdivided(torch.cat([points, beside]), _EDGE_SEGMENTS))
         shorter, kept = (length <= WORTHWHILE * torch.cat([direct, direct[owner]])).tensor_split([n_pairs])
         connected = torch.isfinite(arrival)
         return Paths(points, shorter & connected, connected, beside[kept], owner[kept])
@@ -137,7 +148,7 @@ class LatentGraph:
 
     def _lengths(self, a: Tensor, b: Tensor) -> np.ndarray:
         parts = [
-            self.metric.length(straight(p, q, _EDGE_SEGMENTS))
+            length_or_infinity(self.metric, straight(p, q, _EDGE_SEGMENTS))
             for p, q in zip(a.split(_EDGES_AT_ONCE), b.split(_EDGES_AT_ONCE), strict=True)
             if len(p)
         ]

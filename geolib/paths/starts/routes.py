@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from geolib import checks
 from geolib.paths.measure import even_parameters
 from geolib.riemannian import RiemannianMetric
 
@@ -173,7 +174,7 @@ def length_or_infinity(metric: RiemannianMetric, points: Tensor) -> Tensor:
         return points.new_empty(0)
     try:
         return metric.length(points)
-    except ValueError:
+    except checks.NotFiniteError:
         if len(points) == 1:
             return points.new_full((1,), torch.inf)
         return torch.cat([length_or_infinity(metric, part) for part in points.tensor_split(2)])

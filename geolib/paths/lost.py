@@ -1,0 +1,83 @@
+"""Pairs on whose way the metric is not finite: they are found by halves, and keep their straight lines."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from geolib import checks
+from geolib.curves import straight
+from geolib.paths.interpolant import Curve
+from geolib.paths.measure import measure
+from geolib.paths.result import Geodesic, Status
+from geolib.riemannian import RiemannianMetric
+
+# what is raised where the metric is not finite; LAPACK says so of matrices
+NOT_FINITE = (checks.NotFiniteError, torch.linalg.LinAlgError)
+
+# the curves found for rows (b,), in parts with the rows of each
+Solve = Callable[[Tensor], list[tuple[Tensor, Geodesic]]]
+
+
+def solve_the_others(
+    solve: Solve, rows: Tensor, lost: list[Tensor], finite: Callable[[Tensor], Tensor] | None = None
+) -> list[tuple[Tensor, Geodesic]]:
+    """``solve(rows)``, without those rows for which it fails as something is not finite. They are added to ``lost``.
+
+    ``finite(rows)`` tells cheaply for which rows it certainly fails: those that are false.
+    """
+    try:
+        return solve(rows)
+    except NOT_FINITE:
+        pass
+    if finite is not None:
+        kept = finite(rows)
+        if not bool(kept.all()):
+            lost.append(rows[~kept])
+            return solve_the_others(solve, rows[kept], lost) if bool(kept.any()) else []
+    if len(rows) == 1:
+        lost.append(rows)
+        return []
+    return [part for half in rows.tensor_split(2) for part in solve_the_others(solve, half, lost)]
+
+
+def finite_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segments: int) -> Tensor:
+    """Whether the metric is finite on the straight lines between points ``(B, d)``: ``(B,)``.
+
+    Raises:
+        NotFiniteError: where it, or the image, is not finite at a start or an end, which are the caller's.
+    """
+    ends = torch.cat([start, end])
+    metric(ends)
+    metric.image_norm(ends)
+    # at the middles of segments, as lengths are
+    points = straight(start, end, 2 * n_segments)[:, 1::2]
+    flat = points.flatten(0, 1)
+    M = torch.cat([metric.unchecked(part) for part in flat.split(metric.points_at_once(flat))])
+    return torch.isfinite(M).reshape(len(start), -1).all(-1)
+
+
+def kept_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segments: int, rtol: float) -> Geodesic:
+    """The straight lines between pairs ``(B, d)`` that are lost; lengths are NaN where they are not finite."""
+    line = Curve.line(start, end)
+    points = straight(start, end, n_segments)
+    points[:, -1] = end
+
+    def measured(rows: Tensor) -> Tensor:
+        try:
+            return measure(metric, line[rows], n_segments, rtol).length
+        except NOT_FINITE:
+            if len(rows) == 1:
+                return start.new_full((1,), math.nan)
+            return torch.cat([measured(half) for half in rows.tensor_split(2)])
+
+    length = start.new_full((len(start),), math.nan)
+    finite = finite_lines(metric, start, end, n_segments).nonzero()[:, 0]
+    if len(finite):
+        length[finite] = measured(finite)
+    zero = torch.zeros(len(start), dtype=torch.long, device=start.device)
+    bound = metric.chord(start, end)
+    bound = torch.where(length < bound, length, bound)
+    unknown = torch.full_like(length, math.nan)
+    return Geodesic(points, line, length, length.clone(), bound, unknown, zero, zero + Status.NOT_FINITE, zero.clone())
