@@ -217,7 +217,9 @@ def test_a_notebook_shows_figure_caption_and_what_is_seen(monkeypatch, directory
     saving.save(run, figure, "drawing", caption="What it shows.")
     run.see("**What we see.** 3.")
     picture, caption, seen = shown
-    assert picture is figure
+    # the file that was drawn, at the figure's size and not at the file's resolution
+    assert picture.data == (directory / "98_drawing.png").read_bytes()
+    assert picture.width == round(110 * figure.get_figwidth())
     assert caption.data == "*What it shows. Profile: paper.*"
     assert seen.data == "**What we see.** 3."
 

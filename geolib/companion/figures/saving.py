@@ -16,6 +16,7 @@ from geolib.companion.figures.print_check import complaints
 from geolib.companion.figures.provenance import Run, show_markdown
 
 _LETTERS_PER_INCH = 22  # at 6 points
+_SHOWN = 110  # pixels per inch in a notebook
 
 
 def save(
@@ -78,7 +79,8 @@ def save(
     # the sidecar last: where it stands, the pictures do too
     store.write_text(directory / f"{stem}.json", json.dumps(sidecar, indent=1, allow_nan=False) + "\n")
     if get_ipython() is not None:
-        display(figure)
+        picture = (directory / f"{stem}.png").read_bytes()  # drawn already
+        display(Image(data=picture, format="png", width=round(_SHOWN * figure.get_figwidth())))
         if frames is not None:
             display(Image(data=moving.read_bytes(), format="gif"))
     show_markdown(f"*{caption}*")

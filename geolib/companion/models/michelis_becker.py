@@ -107,12 +107,14 @@ def _weights(v: Tensor, target: Tensor, zeta: float, epochs: int, generator: tor
     bound = v.shape[-1] ** -0.5
     weights = torch.empty(v.shape[-1], target.shape[-1], dtype=v.dtype).uniform_(-bound, bound, generator=generator)
     weights = nn.Parameter(weights.clamp_min_(0))
+    weights.grad = torch.empty_like(weights)
     optimizer = torch.optim.Adam([weights], lr=FIT_RATE, weight_decay=FIT_DECAY, fused=True)
     for _ in range(epochs):
-        for batch in torch.randperm(len(v), generator=generator).split(FIT_BATCH):
-            beta = v[batch] @ weights + zeta
+        order = torch.randperm(len(v), generator=generator)
+        for active, wanted in zip(v[order].split(FIT_BATCH), target[order].split(FIT_BATCH), strict=True):
+            inverse = torch.mm(active, weights).add_(zeta).reciprocal_()
             # the gradient of the sum of (beta t - log beta) / 2
-            weights.grad = v[batch].mT @ (target[batch] - beta.reciprocal()) / 2
+            torch.mm(active.mT, torch.sub(wanted, inverse, out=inverse).div_(2), out=weights.grad)
             optimizer.step()
             weights.clamp_(min=0)
     return weights.detach()
