@@ -5,12 +5,15 @@ from torch import Tensor
 
 from geolib.paths.kinks.cells import Cells
 from geolib.paths.kinks.lengths import exact_length
+from geolib.paths.kinks.model import ALONG
 from geolib.paths.kinks.polygons import Polygons
 
 _ENOUGH = 0.5  # times rtol
 # The length of a segment is rounded where it is zero, over this share of the polygon: first much, then little.
 _ROUNDING, _LEAST_ROUNDING = 1e-4, 0.1  # that, and this times rtol
 _ROUNDINGS = (1e-5, 1e-7)  # of which the one that leaves less to gain is right, as either bounds that
+# Shares of the curvature along segments that are left out of the first steps, which lead far: many segments are short.
+_FIRST_ALONG = (0.9, 0.99)
 # Times rtol, with much rounding and with little. A polygon that gains less in a step has met that, or its cells' end.
 _CREEPING = (0.1, 1e-3)
 
@@ -49,6 +52,7 @@ def descend(cells: Cells, points: Tensor, rtol: float, max_steps: Tensor) -> tup
     left = torch.full_like(best.length, torch.inf)
     n_steps = torch.zeros_like(max_steps)
     roundings = _ROUNDING, _LEAST_ROUNDING * rtol
+    shares = best.length.new_tensor([*_FIRST_ALONG, ALONG])
     coarse = torch.ones_like(max_steps, dtype=torch.bool)  # where segments are still rounded much
     active = torch.arange(len(points), device=points.device)
     aside = False
@@ -56,7 +60,8 @@ def descend(cells: Cells, points: Tensor, rtol: float, max_steps: Tensor) -> tup
         while len(active):
             now = best[active]
             rounded = coarse[active]
-            gain = now.gain(cells, rounded, roundings, _ENOUGH * rtol)
+            along = shares[n_steps[active].clamp_max(len(_FIRST_ALONG))]
+            gain = now.gain(cells, rounded, roundings, along, _ENOUGH * rtol)
             coarse[active], left[active] = rounded, gain.total
             going_on = (rounded | (gain.total > _ENOUGH * rtol)) & (n_steps[active] < max_steps[active])
             step = gain.step[going_on]

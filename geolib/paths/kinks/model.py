@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from geolib.paths import tridiagonal
 from geolib.paths.kinks.cells import Cells, Local
 
-_ALONG = 0.999  # share of the curvature along a segment, where its length has none, that is left out
+ALONG = 0.999  # share of the curvature along a segment, where its length has none, that is left out
 
 
 @dataclass(frozen=True)
@@ -104,23 +104,29 @@ class Model:
             self.free[rows, : n - 1],
         )
 
-    def gain(self, rounding: float | Tensor) -> Gain:
-        """Newton's step and what it gains, with one ``rounding`` or those of all polygons ``(B,)``."""
+    def gain(self, rounding: float | Tensor, along: float | Tensor = ALONG) -> Gain:
+        """Newton's step and what it gains, with one ``rounding`` or those of all polygons ``(B,)``.
+
+        The length of a segment has no curvature along it, so that nothing keeps a step from turning a short one round,
+        where the model says nothing. What is left of that curvature, but for the share ``along``, does.
+        """
         points, length = self.points, self.length
         tiny = torch.finfo(points.dtype).tiny
         if points.shape[1] == 2:
             return Gain(points[:, 1:-1], torch.zeros_like(length), torch.zeros_like(length))
-        floor = (rounding * length)[self.real.nonzero()[:, 0]]
+        curve = self.real.nonzero()[:, 0]
+        floor = (rounding * length)[curve]
+        along = along[curve, None, None] if isinstance(along, Tensor) else along
         true_size = self.chords.norm(dim=-1)
         size = (true_size.square() + floor.square()).sqrt().clamp_min(tiny)
         unit = (self.chords / size.unsqueeze(-1)).unsqueeze(-1)
         slopes = [(J @ unit).squeeze(-1) for J in self.tangents]
         own = (
-            [self._stiffness(size, slopes, i, i) for i in range(2)]
+            [self._stiffness(size, slopes, along, i, i) for i in range(2)]
             if self.bends
-            else [self._stiffness(size, slopes, 0, 0)] * 2
+            else [self._stiffness(size, slopes, along, 0, 0)] * 2
         )
-        beside = self._stiffness(size, slopes, 0, 1) if self.bends else own[0]
+        beside = self._stiffness(size, slopes, along, 0, 1) if self.bends else own[0]
         before, after = self._laid_out(slopes[1])[:, :-1], self._laid_out(slopes[0])[:, 1:]
         gradient = (self.free @ (before - after).unsqueeze(-1)).squeeze(-1)
         convex = own
@@ -140,10 +146,10 @@ class Model:
         expected = -(gradient * step).sum((-2, -1)) / 2 / scale
         return Gain(step, torch.where(definite, expected, torch.inf), hidden / scale)
 
-    def _stiffness(self, size: Tensor, slopes: list[Tensor], i: int, j: int) -> Tensor:
+    def _stiffness(self, size: Tensor, slopes: list[Tensor], along: float | Tensor, i: int, j: int) -> Tensor:
         J, other = self.tangents[i], self.tangents[j]
-        along = _ALONG * slopes[i].unsqueeze(-1) * slopes[j].unsqueeze(-2)
-        return (J @ other.mT - along) / size[:, None, None]
+        none = along * slopes[i].unsqueeze(-1) * slopes[j].unsqueeze(-2)
+        return (J @ other.mT - none) / size[:, None, None]
 
     def _laid_out(self, x: Tensor) -> Tensor:
         """Values ``(m, ...)`` of real segments at their places ``(B, K + 1, ...)``."""

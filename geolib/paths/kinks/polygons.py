@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from geolib.paths.kinks.cells import Cells, packed, pieces_of
-from geolib.paths.kinks.model import Gain, Model
+from geolib.paths.kinks.model import ALONG, Gain, Model
 
 _CUT, _CUTS = 0.4, 10  # of a step that leads to a longer polygon
 _PARTS = 64  # of a curve, which have a corner each where the map is not affine between its kinks
@@ -74,13 +74,14 @@ class Polygons:
         found = [[model.gain(rounding) for rounding in roundings] for _, model in self._models(cells)]
         return [Gain.joined(group, self.points.shape[1] - 2) for group in zip(*found, strict=True)]
 
-    def gain(self, cells: Cells, rounded: Tensor, roundings: tuple[float, float], enough: float) -> Gain:
-        """The same for the first of two roundings where that is ``rounded (B,)``, until it has no more than ``enough``
-        to gain; then, and elsewhere, for the second. What is ``rounded`` is brought up to date."""
+    def gain(self, cells: Cells, rounded: Tensor, roundings: tuple[float, float], along: Tensor, enough: float) -> Gain:
+        """The same for the first of two roundings, and the share ``along (B,)``, where that is ``rounded (B,)``, until
+        it has no more than ``enough`` to gain; then, and elsewhere, for the second. What is ``rounded`` is brought up
+        to date."""
         found = []
         for rows, model in self._models(cells):
             of_part = torch.where(rounded[rows], *roundings)
-            gain = model.gain(of_part)
+            gain = model.gain(of_part, torch.where(rounded[rows], along[rows], ALONG))
             done = (rounded[rows] & (gain.expected <= enough)).nonzero()[:, 0]
             if len(done):
                 rounded[rows[done]] = False
