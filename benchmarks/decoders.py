@@ -87,6 +87,10 @@ STARTS: dict[str, Callable[[Tensor, Tensor], Tensor | str]] = {
     "bow": lambda start, end: _bent(start, end, 0.3, 1),
     "bow to the other side": lambda start, end: _bent(start, end, -0.3, 1),
     "wave": lambda start, end: _bent(start, end, 0.2, 2),
+    "wave to the other side": lambda start, end: _bent(start, end, -0.2, 2),
+    "wide bow": lambda start, end: _bent(start, end, 0.8, 1),
+    "wide bow to the other side": lambda start, end: _bent(start, end, -0.8, 1),
+    "two waves": lambda start, end: _bent(start, end, 0.15, 4),
 }
 
 
