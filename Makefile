@@ -34,7 +34,7 @@ endif
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures quick full reference texts explorer lab test smoke bench lint strip lock clean distclean
+.PHONY: help env figures quick full reference texts explorer lab test smoke soak bench lint strip lock clean distclean
 
 # Three profiles, one pipeline: each writes into a folder of its own, and so does another recipe.
 FIGURES := figures$(if $(filter paper,$(PROFILE)),,/$(PROFILE))$(if $(filter digits,$(RECIPE)),,/$(RECIPE))
@@ -85,7 +85,9 @@ FIGURES_17_isometry       := 17_maps 17_strengths
 ANIMATED := 14_motion
 
 SOURCES := $(shell find geolib -name '*.py' | sort)
-outputs  = $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json $(if $(filter $(figure),$(ANIMATED)),gif),$(FIGURES)/$(figure).$(suffix)))
+# The executed notebook is among what a notebook makes: it is moved to its place last, so that one that was killed between
+# its last figure and its end is run again.
+outputs  = $(FIGURES)/notebooks/$(1).ipynb $(foreach figure,$(FIGURES_$(1)),$(foreach suffix,png pdf json $(if $(filter $(figure),$(ANIMATED)),gif),$(FIGURES)/$(figure).$(suffix)))
 
 help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
@@ -161,6 +163,9 @@ test: $(READY) ## every test (smoke, slow, notebooks, browser)
 
 smoke: $(READY) ## the tests that are not slow, in a minute
 	$(PYTEST) -m "not slow"
+
+soak: $(READY) ## runs killed twenty times, long fuzzing (hours)
+	GEOLIB_SOAK=1 $(PYTEST) -m soak
 
 bench: $(READY) ## measure speed beside other solvers, write benchmarks/results.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]' || echo "some of the others cannot be installed here: measuring those that are" >&2

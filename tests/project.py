@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SUFFIXES = (".png", ".pdf", ".json")
 SEEN = "**What we see.**"
+SOAK = os.environ.get("GEOLIB_SOAK") == "1"  # make soak: the same tests for hours
 
 # every step of the pipeline, each as small as it can be
 TINY = {

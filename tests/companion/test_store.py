@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -58,8 +59,8 @@ def test_a_file_is_replaced_in_one_step_with_ordinary_permissions(tmp_path):
     path = tmp_path / "a" / "b" / "file.txt"
     store.write_text(path, "one")
     with store.replacing(path) as temporary:
-        assert temporary.parent == path.parent  # the same file system, so that the move is one step
-        assert temporary.suffix == ".txt"  # what writes it may go by the suffix
+        assert temporary.parent.parent == path.parent  # the same file system, so that the move is one step
+        assert temporary.name == "file.txt"  # what writes it may go by the suffix
         temporary.write_text("two")
         assert path.read_text() == "one"
     assert path.read_text() == "two"
@@ -179,6 +180,78 @@ def test_a_read_only_directory_is_named(tmp_path):
     assert names(tmp_path) == []
 
 
+# --- what killed processes leave
+
+
+def write_and_wait(path, ready):
+    """In a process of its own: begin an artefact and a file, and come to no end."""
+
+    def build(temporary):
+        temporary.write_text("half")
+        with store.replacing(path) as other:
+            other.write_text("half")
+            ready.set()
+            time.sleep(600)
+
+    store.cached("it", {}, ".json", build=build, load=read_json)
+
+
+@pytest.mark.slow
+def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(derived):
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=write_and_wait, args=(derived / "file.txt", ready))
+    process.start()
+    try:
+        assert ready.wait(90)
+        begun = names(derived)
+        assert len(begun) == 3  # the artefact, its lock, and the file
+        assert all(name.startswith(".making-") for name in begun)
+        store.sweep(derived)
+        store.write_text(derived / "mine.txt", "whole")
+        assert names(derived) == sorted([*begun, "mine.txt"])
+    finally:
+        process.kill()
+        process.join()
+    store.write_text(derived / "file.txt", "whole")
+    assert names(derived) == ["file.txt", "mine.txt"]
+
+
+@pytest.mark.smoke
+def test_a_folder_that_is_swept_before_it_is_locked_does_no_harm(monkeypatch, tmp_path):
+    swept = []
+
+    def sweep_at_once(**options):
+        folder = mkdtemp(**options)
+        store.sweep(tmp_path)
+        swept.append(not os.path.exists(folder))
+        return folder
+
+    mkdtemp = store.tempfile.mkdtemp
+    monkeypatch.setattr(store.tempfile, "mkdtemp", sweep_at_once)
+    store.write_text(tmp_path / "a.txt", "whole")
+    assert swept == [True]
+    assert names(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.smoke
+def test_a_lock_whose_file_goes_with_it_still_lets_one_in_at_a_time(tmp_path):
+    inside, most = [], []
+
+    def enter(_):
+        for _ in range(20):
+            with store.locked(tmp_path / "it"):
+                inside.append(1)
+                most.append(len(inside))
+                time.sleep(0.0005)
+                inside.pop()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(enter, range(4)))
+    assert most == [1] * 80
+    assert names(tmp_path) == []
+
+
 # --- keys and cached artefacts
 
 
@@ -212,8 +285,7 @@ def test_an_artefact_is_built_once_and_again_for_another_configuration(derived):
 
     assert [get({"a": 1, "b": 2}), get({"b": 2, "a": 1}), get({"a": 2}), get({"a": 1, "b": 2})] == [[1], [1], [2], [1]]
     assert len(built) == 2
-    kept = [name for name in names(derived) if not name.startswith(".")]
-    assert kept == sorted(f"it-{store.key(c)}.json" for c in ({"a": 1, "b": 2}, {"a": 2}))
+    assert names(derived) == sorted(f"it-{store.key(c)}.json" for c in ({"a": 1, "b": 2}, {"a": 2}))
 
 
 @pytest.mark.smoke
@@ -258,12 +330,12 @@ def test_a_build_that_fails_leaves_no_artefact_and_the_next_one_builds(derived):
 
     with pytest.raises(RuntimeError, match="killed"):
         store.cached("it", {}, ".json", build=half, load=read_json)
-    assert [name for name in names(derived) if not name.endswith(".lock")] == []
+    assert names(derived) == []
     assert store.cached("it", {}, ".json", build=lambda path: path.write_text("[1]"), load=read_json) == [1]
 
 
 def build_slowly(path):
-    with (path.parent / "builds.log").open("a") as log:
+    with (store.derived_directory() / "builds.log").open("a") as log:
         log.write(f"{os.getpid()}\n")
     time.sleep(0.5)
     path.write_text(json.dumps(os.getpid()))

@@ -56,7 +56,7 @@ def same(first, second):
 
 
 def artefacts(folder):
-    return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+    return sorted(path.name for path in folder.iterdir())
 
 
 # --- models

@@ -102,7 +102,7 @@ def write(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def listing(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - {".lock"}
+    return {path.name for path in folder.iterdir()}
 
 
 class Mirror(http.server.ThreadingHTTPServer):

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from geolib.companion.cache import progress
 
 T = TypeVar("T")
 
+_UNFINISHED = ".making-"  # begins the name of whatever is temporary
+_ALIVE = ".lock"  # in every folder of that name, and held by the process that made it
 _ABOVE = Path(__file__).resolve().parents[3]
 # notebooks/, data/ and figures/ stand beside the package in a checkout; installed elsewhere, as on Colab, results go to
 # the folder that work began in.
@@ -53,32 +56,86 @@ def make_directory(path: Path) -> Path:
     return path
 
 
+def _folder_of_its_own(directory: Path) -> tuple[Path, FileLock]:
+    """A new folder, and the lock in it that tells the others that this process lives."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=directory))
+        lock = FileLock(folder / _ALIVE)
+        try:
+            lock.acquire(blocking=False)
+        except (Timeout, FileNotFoundError):
+            continue  # another process swept it away before the lock was there
+        except OSError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return folder, lock
+
+
+@contextlib.contextmanager
+def _unfinished(directory: Path) -> Iterator[Path]:
+    sweep(directory)
+    folder, lock = _folder_of_its_own(directory)
+    try:
+        yield folder
+    finally:
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch(directory: Path) -> Iterator[Path]:
+    """Yield a new folder in ``directory`` for what is not finished. It is removed afterwards: where this process is
+    killed, by the next one that writes into ``directory``.
+
+    Raises:
+        OSError: naming ``directory``, where it cannot be written.
+    """
+    make_directory(directory)
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_unfinished(directory))
+        except OSError as error:
+            raise OSError(f"cannot write into {directory}: {error.strerror or error}; nothing was written") from error
+        yield folder
+
+
+def sweep(directory: Path) -> None:
+    """Remove the unfinished files and the locks that killed processes left in ``directory``.
+
+    Those of a living process stay: it holds the lock. The system gives a lock back however its process ends.
+    """
+    for left in directory.glob(f"{_UNFINISHED}*"):
+        lock = FileLock(left / _ALIVE if left.is_dir() else left)
+        # an OSError: it is held, gone already, or somebody else's
+        with contextlib.suppress(OSError), lock.acquire(blocking=False):
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` (same suffix); move it onto ``path`` only if the block succeeds.
+    """Yield a temporary path of the same name near ``path``; move it onto ``path`` only if the block succeeds.
 
     Raises:
         OSError: naming ``path``, where it cannot be written (no space, no permission); ``path`` is then as it was.
     """
+    if path.parent.name.startswith(_UNFINISHED):  # temporary itself
+        yield path
+        return
     make_directory(path.parent)
     temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        # mkstemp makes files private; give the final file the permissions an ordinary open() would
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, path)
+        with _unfinished(path.parent) as folder:
+            temporary = folder / path.name
+            yield temporary
+            # some writers make files private; give the final file the permissions an ordinary open() would
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            os.replace(temporary, path)
     except OSError as error:
         if temporary is not None and error.filename not in (None, str(temporary)):
             raise  # about another file, which the block reads or writes
         raise OSError(f"cannot write {path}: {error.strerror or error}; the file is as it was before") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -93,17 +150,31 @@ def key(configuration: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _locked(path: Path) -> contextlib.AbstractContextManager:
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make ``path``; the others wait.
+
+    Raises:
+        OSError: where there can be no lock, as in a folder that may only be read; not where ``path`` is there already.
+    """
+    file = path.with_name(f"{_UNFINISHED}{path.name}.lock")
+    lock = FileLock(file)
     try:
-        return lock.acquire(blocking=False)
+        lock.acquire(blocking=False)
     except Timeout:
         progress.say(f"waiting for {path.name}, which another process makes")
-        return lock.acquire()
+        lock.acquire()
     except OSError:
-        if path.exists():  # in a folder that may only be read, where nobody makes it
-            return contextlib.nullcontext()
-        raise
+        if not path.exists():
+            raise
+    try:
+        yield
+    finally:
+        if lock.is_locked:
+            # While it is held: who waits for it sees that this file is gone, and takes a new one (filelock from 4 on).
+            with contextlib.suppress(OSError):
+                file.unlink()
+            lock.release()
 
 
 def cached(
@@ -126,7 +197,7 @@ def cached(
         load: reads it; raises ``ValueError`` for a file that is not what it should be.
     """
     path = make_directory(derived_directory()) / f"{name}-{key(configuration)}{suffix}"
-    with _locked(path):
+    with locked(path):
         if path.exists():
             try:
                 return load(path)

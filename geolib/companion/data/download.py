@@ -11,8 +11,6 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from filelock import FileLock
-
 from geolib.companion.cache import progress, store
 
 PATIENCE = 4.0  # seconds for all mirrors together to answer; longer counts as "no network"
@@ -41,14 +39,13 @@ def fetch(folder: Path, checksums: Mapping[str, str], mirrors: Iterable[str]) ->
     if all((folder / file).is_file() and _md5(folder / file) == expected for file, expected in checksums.items()):
         return
     store.make_directory(folder)
-    lock = FileLock(folder / ".lock")
-    with lock:
+    with store.locked(folder):
         missing = [file for file, expected in checksums.items() if not _intact(folder / file, expected)]
     if not missing:
         return
     # asked without the lock: several offline processes wait their seconds side by side, not one after the other
     ordered = _answering(mirrors, missing[0])
-    with lock:
+    with store.locked(folder):
         for file in missing:
             if not _intact(folder / file, checksums[file]):
                 _download(folder / file, checksums[file], ordered)

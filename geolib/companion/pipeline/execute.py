@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,28 +79,26 @@ def execute(
         FileNotFoundError: a declared figure is missing or older than this run.
     """
     output_directory = output_directory.absolute()  # the kernel runs in the notebook's folder
-    for directory in (store.figures_directory(), output_directory, store.derived_directory()):
-        with store.replacing(store.make_directory(directory) / ".writable"):
+    for directory in (store.figures_directory(), store.derived_directory()):
+        with store.scratch(directory):
             pass
-        (directory / ".writable").unlink(missing_ok=True)  # a notebook beside this one tries the same
     final = output_directory / notebook.name
     failed = final.with_suffix(".failed.ipynb")
-    # the file system's own clock, which may be coarser than time.time()
-    with tempfile.NamedTemporaryFile(dir=output_directory) as clock:
-        started = os.stat(clock.name).st_mtime_ns
-    with tempfile.TemporaryDirectory(prefix=".run-", dir=output_directory) as scratch:
-        temporary = Path(scratch) / notebook.name
+    with store.scratch(output_directory) as scratch:
+        # the file system's own clock, which may be coarser than time.time()
+        started = scratch.stat().st_mtime_ns
+        temporary = scratch / notebook.name
         try:
             parameters = profile_parameters(profile, notebook)
             if recipe:
                 parameters |= profile_parameters(recipe, notebook)
-            watch = Watch(notebook, profile.stem, plan or [], Path(scratch) / "progress")
+            watch = Watch(notebook, profile.stem, plan or [], scratch / "progress")
             with display.Display(f"{notebook.stem}{watch.place}", watch.text) as line:
                 line.keep(f"begins{_last_time(watch)}")
-                _execute_once(notebook, temporary, parameters, Path(scratch), watch)
+                _execute_once(notebook, temporary, parameters, scratch, watch)
                 _check_figures(figures, animations or [], started)
-                temporary.replace(final)
                 watch.keep()
+                temporary.replace(final)  # last: where it stands, nothing is left to do
                 line.end(f"done in {display.clock(watch.seconds)}")
         finally:
             if temporary.exists():  # it did not come to be the final one

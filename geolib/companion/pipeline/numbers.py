@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from geolib.companion.cache import store
+from geolib.companion.pipeline import watch
 from geolib.companion.studies.evidence import Verdict
 
 REFERENCE = store.PROJECT / "figures" / "reference"
@@ -173,6 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     path = directory / "numbers.md"
     if given.where:
+        for place in (directory, directory / "notebooks", store.derived_directory(), watch.durations()):
+            store.sweep(
+                place
+            )  # the end of a make: what the kills of earlier ones left goes, also where nothing is made
         print(f"pictures: {directory}/*.png and *.pdf ({len(sidecars)} figures)")
         print(f"verdicts and numbers: {path} ({_counted(sidecars)})")
         return 0

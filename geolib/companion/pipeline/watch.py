@@ -13,8 +13,13 @@ from geolib.companion.pipeline import display
 _START = "start"  # of the kernel, before the first cell
 
 
+def durations() -> Path:
+    """Where the times of earlier runs are kept."""
+    return store.derived_directory() / "durations"
+
+
 def _record(notebook: str, profile: str) -> Path:
-    return store.derived_directory() / "durations" / f"{notebook}-{profile}.json"
+    return durations() / f"{notebook}-{profile}.json"
 
 
 def last_durations(notebook: str, profile: str) -> dict[str, float]:
