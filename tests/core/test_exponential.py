@@ -8,7 +8,9 @@ from problems import SPACES, deviation, flat_plane, half_plane, mlp, seeded, sph
 from torch import nn
 
 from geolib import GeodesicError, PullbackMetric, expmap, geodesic, logmap
+from geolib.paths import flow
 from geolib.paths.equation import acceleration
+from geolib.paths.flow import MAX_EVALUATIONS, FlowStatus, follow
 from geolib.riemannian import as_metric
 
 pytestmark = pytest.mark.smoke
@@ -190,10 +192,83 @@ def test_a_geodesic_that_leaves_the_domain_is_told():
         expmap(metric, start, v)
 
 
+def test_one_geodesic_that_is_lost_costs_nobody_else_anything(monkeypatch):
+    """One leaves the domain, one comes to where no budget is enough, one loses its speed at a jump."""
+
+    def metric(z):
+        x, y = z.unbind(-1)
+        size = torch.where(y < 1, 1 + y.square(), torch.nan) * (1 + 0.5 * (3000 * x).sin() * (x > 3))
+        return torch.where(x < -2, 9.0 * size, size)[..., None, None] * torch.eye(2, dtype=z.dtype)
+
+    monkeypatch.setattr(flow, "MAX_EVALUATIONS", 1200)
+    start = torch.zeros(6, 2, dtype=DTYPE)
+    v = torch.tensor([[0.5, 0.2], [0.1, 3.0], [-3.0, 0.0], [7.0, 0.0], [0.0, 0.0], [0.3, -0.4]], dtype=DTYPE)
+    expected = [FlowStatus.REACHED] * 6
+    expected[1:4] = [FlowStatus.NOT_FINITE, FlowStatus.SPEED_LOST, FlowStatus.MAX_EVALUATIONS]
+    end, codes = expmap(metric, start, v, return_status=True)
+    assert codes.tolist() == expected
+    lost = codes != FlowStatus.REACHED
+    assert torch.equal(end.isnan().all(-1), lost) and torch.equal(end.isnan().any(-1), lost)
+    assert torch.equal(end[~lost], expmap(metric, start[~lost], v[~lost]))  # to the last digit
+    with pytest.warns(UserWarning, match=r"1 of 6 geodesics left .*1 of 6 .* within 3,000 .*1 of 6 .*speed.*are NaN"):
+        assert torch.equal(expmap(metric, start, v).isnan(), end.isnan())
+    for row, sentence in ((1, "left the region"), (2, "did not keep"), (3, "did not reach t = 1")):
+        with pytest.raises(ValueError, match=f"velocity: 1 of 1 geodesics {sentence}"):
+            expmap(metric, start[row], v[row])
+        assert expmap(metric, start[row], v[row], return_status=True)[1] == expected[row]
+
+
+def test_no_geodesic_takes_more_evaluations_than_allowed(generator):
+    calls = []
+
+    def metric(z):
+        calls.append(len(z))
+        return (1 + (40 * z).sin().square().sum(-1))[..., None, None] * torch.eye(2, dtype=z.dtype)
+
+    z, v = torch.randn(2, 3, 1, 2, generator=generator, dtype=DTYPE)
+    found = follow(as_metric(metric), z[:1], 900 * v[:1], 1e-10)
+    assert found.n_evaluations <= MAX_EVALUATIONS
+    assert found.status == FlowStatus.MAX_EVALUATIONS
+    assert len(calls) <= MAX_EVALUATIONS
+    few = follow(as_metric(metric), z, 0.1 * v, 1e-4, torch.tensor([20, 40, MAX_EVALUATIONS]))
+    assert (few.n_evaluations <= torch.tensor([20, 40, MAX_EVALUATIONS])).all()
+    assert few.status.tolist() == [FlowStatus.MAX_EVALUATIONS, FlowStatus.MAX_EVALUATIONS, FlowStatus.REACHED]
+
+
+def test_a_shot_that_goes_astray_is_missed_by_itself():
+    """Beyond a step of its start the metric is so rough that the curve cannot be shot."""
+    space = half_plane()
+    start = torch.tensor([[0.0, 1.0], [0.0, 1.0]], dtype=DTYPE)
+    end = torch.tensor([[1.0, 1.5], [30.0, 1.0]], dtype=DTYPE)
+
+    def metric(z):
+        rough = 1 + 0.05 * (4000 * z[..., 0]).sin() * (z[..., 0] > 5)
+        return space.metric(z) * rough[..., None, None]
+
+    v, codes = logmap(metric, start, end, return_status=True)
+    assert codes[0] == FlowStatus.REACHED and codes[1] != FlowStatus.REACHED
+    torch.testing.assert_close(v[0], logmap(space.metric, start[0], end[0]), rtol=1e-5, atol=1e-6)
+    assert v[1].isnan().all()
+
+
+def test_statuses_are_sentences():
+    assert len({status.sentence for status in FlowStatus}) == len(FlowStatus)
+
+
 def test_logmap_without_a_geodesic_raises(generator):
     start, end = torch.randn(2, 3, 2, generator=generator, dtype=DTYPE)
+    metric = PullbackMetric(mlp(), deviation())
+    converged = geodesic(metric, start, end, max_steps=1).converged
+    assert converged.tolist().count(False) == 1
     with pytest.raises(GeodesicError, match="max_steps"):
-        logmap(PullbackMetric(mlp(), deviation()), start, end, max_steps=1)
+        logmap(metric, start[~converged], end[~converged], max_steps=1)
+    with pytest.warns(UserWarning, match=r"end: 1 of 3 geodesics have no curve .*\n.*max_steps.*\n.*are NaN"):
+        v = logmap(metric, start, end, max_steps=1, rtol=1e-3)
+    assert torch.equal(v.isnan().all(-1), ~converged)
+    found, codes = logmap(metric, start, end, max_steps=1, rtol=1e-3, return_status=True)
+    assert torch.equal(found[converged], v[converged])
+    assert torch.equal(codes == FlowStatus.NO_CURVE, ~converged)
+    assert torch.equal(codes == FlowStatus.REACHED, converged)
 
 
 # Where there is little to go by
