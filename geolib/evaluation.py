@@ -1,6 +1,7 @@
 """Relative improvement of geodesics over straight lines (Algorithm 1), and the comparison of two models."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from geolib import checks
 from geolib.geodesics import geodesic
 from geolib.metric import extremal_directions
+from geolib.paths.lost import finite_points, pairs_off_the_domain
 from geolib.paths.result import Geodesic, joined
-from geolib.riemannian import Metric, as_metric
+from geolib.riemannian import Metric, RiemannianMetric, as_metric
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,58 @@ class RelativeImprovement:
 
     @property
     def improvement(self) -> Tensor:
-        """Relative improvement per pair ``(n,)``: 0.1 is a curve 10 % shorter than the straight line."""
+        """Relative improvement per pair ``(n,)``: 0.1 is a curve 10 % shorter than the straight line; NaN where the
+        metric is not finite on the line."""
         return self.geodesic.improvement
 
     @property
     def mean(self) -> float:
-        """The expected worst-case relative improvement."""
-        return float(self.improvement.double().mean())
+        """The expected worst-case relative improvement: the mean over ``n_pairs``, of which ``n_converged`` have a
+        geodesic to the tolerance; ``bounds`` says what the others may change. NaN for no pairs."""
+        return float(self._known.mean())
+
+    @property
+    def n_pairs(self) -> int:
+        """How many pairs the mean rests on: those whose line and curve have a length."""
+        return len(self._known)
+
+    @property
+    def n_converged(self) -> int:
+        """How many pairs have a curve that converged."""
+        return int(self.geodesic.converged.sum())
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """What the mean over all pairs lies between, whatever the curves are that did not converge.
+
+        The shortest curve of such a pair is no longer than the one found, and no shorter than ``lower_bound`` (0
+        without an immersion). Where the metric is not finite on the line, anything from 0 to 1 may be. Curves that
+        converged count as they are, as local minima.
+        """
+        found = self.improvement.double()
+        line, bound = self.geodesic.line_length.double(), self.geodesic.lower_bound.double()
+        most = torch.where(line > 0, 1 - bound / line, 0.0).maximum(found)
+        high = torch.where(self.geodesic.converged, found, most)
+        return float(found.nan_to_num(0.0).mean()), float(high.nan_to_num(1.0).mean())
+
+    def report(self) -> str:
+        """One line on the mean, and one for each status that occurs."""
+        low, high = self.bounds
+        n = len(self.improvement)
+        return (
+            f"mean {self.mean:.4g} over {self.n_pairs} of {n} pairs, of which {self.n_converged} converged; {low:.4g} "
+            f"to {high:.4g} over all, whatever the others have\n{self.geodesic.report()}"
+        )
 
     @property
     def std(self) -> float:
-        """The sample standard deviation; NaN for one sample."""
-        return float(self.improvement.double().std()) if len(self.improvement) > 1 else math.nan
+        """The sample standard deviation over ``n_pairs``; NaN for one."""
+        return float(self._known.std()) if self.n_pairs > 1 else math.nan
 
     @property
     def half_width(self) -> float:
-        """Half the width of ``interval``; NaN for one sample."""
-        n = len(self.improvement)
+        """Half the width of ``interval``; NaN for one pair."""
+        n = self.n_pairs
         return float(stats.t.ppf(0.975, n - 1)) * self.std / math.sqrt(n) if n > 1 else math.nan
 
     @property
@@ -51,12 +88,18 @@ class RelativeImprovement:
         """95 % confidence interval of the mean (Student's t), over draws of the pairs but not over trained models."""
         return self.mean - self.half_width, self.mean + self.half_width
 
+    @property
+    def _known(self) -> Tensor:
+        improvement = self.improvement.double()
+        return improvement[~improvement.isnan()]
+
 
 def relative_improvement(
     metric: Metric,
     *,
     n_samples: int = 1000,
     until: float | None = None,
+    max_samples: int = 100_000,
     step_size: float = 1.0,
     seed: int = 0,
     latent_dim: int | None = None,
@@ -75,6 +118,8 @@ def relative_improvement(
         n_samples: number of pairs; with ``until``, of those drawn before the interval is first looked at.
         until: draw more pairs until half the width of the mean's interval is at most this, as a fraction: 0.001 is a
             tenth of a percentage point. How many that takes grows with the square of ``std / until``.
+        max_samples: with ``until``, the most pairs that are drawn. Where the interval is still wider then, a warning
+            says so.
         step_size: alpha, in latent units.
         seed: seed of the random numbers, which are drawn on the CPU in float64, the same for every dtype and device.
         latent_dim: d; by default that of the ``PullbackMetric``.
@@ -82,11 +127,13 @@ def relative_improvement(
         **options: passed to ``geodesic``.
 
     Returns:
-        a ``RelativeImprovement`` with the pairs, their geodesics and the statistics of the improvement.
+        a ``RelativeImprovement`` with the pairs, their geodesics and the statistics of the improvement. Pairs that are
+        drawn where the metric is not finite, such as outside a table, are ``NOT_FINITE``; the end is the start where
+        there is no eigenvector.
 
     Raises:
-        TypeError, ValueError: as ``geodesic``; where the latent dimension is not known; for ``until`` with one sample,
-            which has no interval.
+        TypeError, ValueError: as ``geodesic``; where the metric is finite at none of the pairs; where the latent
+            dimension is not known; for ``until`` with one sample, which has no interval.
 
     Note:
         With ``until`` the pairs begin with those of the same ``n_samples`` and ``seed`` without it. An interval at
@@ -97,6 +144,7 @@ def relative_improvement(
     """
     metric = as_metric(metric)
     n_samples = checks.integer("n_samples", n_samples, at_least=1)
+    max_samples = checks.integer("max_samples", max_samples, at_least=1)
     checks.positive("step_size", step_size)
     if until is not None:
         checks.positive("until", until)
@@ -111,22 +159,48 @@ def relative_improvement(
 
     def sampled(n: int) -> RelativeImprovement:
         start = torch.randn(n, latent_dim, generator=generator, dtype=torch.float64).to(**kind)
-        with torch.no_grad():
-            _, v_max = extremal_directions(metric(start))
-        outward = (start * v_max).sum(-1, keepdim=True) > 0
-        end = start + step_size * torch.where(outward, -v_max, v_max)
-        return RelativeImprovement(start, end, geodesic(metric, start, end, **options))
+        try:
+            end = _ends(metric, start, step_size)
+            return RelativeImprovement(start, end, geodesic(metric, start, end, **options))
+        except checks.NotFiniteError:
+            end = start.clone()
+            rows = finite_points(metric, start).nonzero()[:, 0]
+            if len(rows):
+                end[rows] = _ends(metric, start[rows], step_size)
+                rows = rows[finite_points(metric, end[rows])]
+            if not len(rows):
+                raise
+        others = (~torch.isin(torch.arange(n, device=rows.device), rows)).nonzero()[:, 0]
+        curves = geodesic(metric, start[rows], end[rows], **options)
+        parts = [curves, pairs_off_the_domain(start[others], end[others], curves.points.shape[-2] - 1)]
+        return RelativeImprovement(start, end, joined(parts, torch.cat([rows, others]), torch.Size([n])))
 
     found = sampled(n_samples)
     while until is not None and found.half_width > until:
-        found = _both(found, sampled(_n_more(found, until)))
+        n_left = max_samples - len(found.improvement)
+        if n_left <= 0:
+            warnings.warn(
+                f"until: half the interval's width is {found.half_width:.3g} after {len(found.improvement)} pairs, not "
+                f"{until:.3g}; raise max_samples or until",
+                stacklevel=2,
+            )
+            break
+        found = _both(found, sampled(min(_n_more(found, until), n_left)))
     return found
+
+
+def _ends(metric: RiemannianMetric, start: Tensor, step_size: float) -> Tensor:
+    """One step from ``start (n, d)`` along the maximal eigenvector, towards the origin."""
+    with torch.no_grad():
+        _, v_max = extremal_directions(metric(start))
+    outward = (start * v_max).sum(-1, keepdim=True) > 0
+    return start + step_size * torch.where(outward, -v_max, v_max)
 
 
 def _n_more(found: RelativeImprovement, until: float) -> int:
     """How many pairs to add: about as many as the interval needs, but no more than three times those there are, as a
     standard deviation of few pairs is uncertain, and no fewer than an eighth of them."""
-    n = len(found.improvement)
+    n = found.n_pairs
     needed = min(n * (found.half_width / until) ** 2, 4.0 * n)
     return max(math.ceil(needed) - n, math.ceil(n / 8))
 
@@ -155,13 +229,14 @@ class ModelComparison:
 
     @property
     def comparable(self) -> Tensor:
-        """Which pairs have comparable straight lines ``(n,)``: their improvements differ by at most the threshold."""
+        """Which pairs have comparable straight lines ``(n,)``: their improvements differ by at most the threshold. None
+        whose line is not finite in one of the models."""
         return self.difference <= self.threshold
 
     @property
     def best(self) -> int:
         """Index of the pair whose improvements differ least."""
-        return int(self.difference.argmin())
+        return int(self.difference.nan_to_num(math.inf).argmin())
 
 
 def compare_models(

@@ -61,8 +61,6 @@ def finite_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segment
 def kept_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segments: int, rtol: float) -> Geodesic:
     """The straight lines between pairs ``(B, d)`` that are lost; lengths are NaN where they are not finite."""
     line = Curve.line(start, end)
-    points = straight(start, end, n_segments)
-    points[:, -1] = end
 
     def measured(rows: Tensor) -> Tensor:
         try:
@@ -76,8 +74,31 @@ def kept_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segments:
     finite = finite_lines(metric, start, end, n_segments).nonzero()[:, 0]
     if len(finite):
         length[finite] = measured(finite)
-    zero = torch.zeros(len(start), dtype=torch.long, device=start.device)
     bound = metric.chord(start, end)
-    bound = torch.where(length < bound, length, bound)
-    unknown = torch.full_like(length, math.nan)
-    return Geodesic(points, line, length, length.clone(), bound, unknown, zero, zero + Status.NOT_FINITE, zero.clone())
+    return _not_finite(start, end, n_segments, length, torch.where(length < bound, length, bound))
+
+
+def finite_points(metric: RiemannianMetric, z: Tensor) -> Tensor:
+    """Whether the metric and the image are finite at points ``(n, d)``: ``(n,)``."""
+    try:
+        metric(z)
+        metric.image_norm(z)
+    except NOT_FINITE:
+        if len(z) == 1:
+            return torch.zeros(1, dtype=torch.bool, device=z.device)
+        return torch.cat([finite_points(metric, half) for half in z.tensor_split(2)])
+    return torch.ones(len(z), dtype=torch.bool, device=z.device)
+
+
+def pairs_off_the_domain(start: Tensor, end: Tensor, n_segments: int) -> Geodesic:
+    """What is known of pairs ``(B, d)`` at whose ends the metric is not finite: nothing."""
+    return _not_finite(start, end, n_segments, start.new_full((len(start),), math.nan), torch.zeros_like(start[:, 0]))
+
+
+def _not_finite(start: Tensor, end: Tensor, n_segments: int, length: Tensor, bound: Tensor) -> Geodesic:
+    points = straight(start, end, n_segments)
+    points[:, -1] = end
+    zero = torch.zeros(len(start), dtype=torch.long, device=start.device)
+    residual = torch.full_like(length, math.nan)
+    status = zero + Status.NOT_FINITE
+    return Geodesic(points, Curve.line(start, end), length, length.clone(), bound, residual, zero, status, zero.clone())

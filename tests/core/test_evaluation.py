@@ -7,7 +7,7 @@ import torch
 from problems import deviation, flat_plane, half_plane, linear_decoder, linear_map, mlp, sphere
 from scipy import stats
 
-from geolib import PullbackMetric, compare_models, fit_rbf_precision, geodesic, relative_improvement
+from geolib import PullbackMetric, Status, compare_models, fit_rbf_precision, geodesic, relative_improvement
 
 pytestmark = pytest.mark.smoke
 
@@ -196,11 +196,84 @@ def test_a_wide_interval_is_reached_at_once():
     assert len(flat.improvement) == 3
 
 
+def test_sampling_stops_at_the_most_samples_and_says_so():
+    with pytest.warns(UserWarning, match=r"until: half the interval's width is 0\.0\d+ after 30 pairs, not 1e-09"):
+        mc = relative_improvement(decoder(), n_samples=10, until=1e-9, max_samples=30, max_steps=2)
+    assert len(mc.improvement) == 30
+    assert torch.equal(mc.start[:10], relative_improvement(decoder(), n_samples=10, max_steps=2).start)
+
+
+# what the mean rests on
+
+
+def test_the_mean_says_what_it_rests_on():
+    metric = decoder()
+    whole = relative_improvement(metric, n_samples=12)
+    assert whole.n_pairs == whole.n_converged == 12
+    assert whole.bounds == pytest.approx((whole.mean, whole.mean))
+    short = relative_improvement(metric, n_samples=12, max_steps=1, rtol=1e-7)
+    assert short.n_pairs == 12 and short.n_converged < 12
+    low, high = short.bounds
+    assert low == pytest.approx(short.mean)
+    assert low <= relative_improvement(metric, n_samples=12, rtol=1e-7).mean <= high < 1
+    g = short.geodesic
+    most = torch.where(g.converged, g.improvement, 1 - g.lower_bound / g.line_length)
+    assert high == pytest.approx(float(most.mean()))
+    assert short.report().startswith(f"mean {short.mean:.4g} over 12 of 12 pairs, of which {short.n_converged} converg")
+    assert "max_steps" in short.report()
+
+
+def test_pairs_where_the_metric_is_not_finite_cost_the_others_nothing():
+    """Draws and ends on a strip, and a hole between a start and its end."""
+    space, options = sphere(), {"n_samples": 40, "latent_dim": 2, "dtype": DTYPE, "step_size": 0.5}
+    free = relative_improvement(lambda z: space.tensor(z + 1.5), **options, max_steps=1)
+    middle = (free.start[1] + free.end[1]) / 2
+    for k in (0, 39):  # the first draw is off the domain, or not
+
+        def metric(z, at=free.start[k]):
+            off = ((z[..., 0] - at[0]).abs() < 0.02) | ((z - middle).norm(dim=-1) < 0.1)
+            return space.tensor(z + 1.5) * torch.where(off, torch.nan, 1.0)[..., None, None]
+
+        mc = relative_improvement(metric, **options)
+        lost = mc.geodesic.status == Status.NOT_FINITE
+        assert lost[1] and lost[k] and lost.sum() < 20
+        off = torch.isnan(metric(mc.start)[:, 0, 0]) | torch.isnan(metric(mc.end)[:, 0, 0])
+        assert (off <= lost).all() and off[k] and not off[1]
+        assert torch.equal(mc.improvement.isnan(), lost)
+        assert mc.n_pairs == 40 - int(lost.sum())
+        known = mc.improvement[~lost]
+        assert mc.mean == pytest.approx(float(known.mean()))
+        assert mc.std == pytest.approx(float(known.std()))
+        low, high = mc.bounds
+        assert low == pytest.approx(float(known.sum()) / 40)
+        assert high == pytest.approx((float(known.sum()) + float(lost.sum())) / 40)
+        torch.testing.assert_close(mc.geodesic.points[:, 0], mc.start)
+        alone = geodesic(metric, mc.start[~lost], mc.end[~lost])
+        torch.testing.assert_close(known, alone.improvement, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match="metric: not finite at"):
+        relative_improvement(lambda z: metric(z) * torch.nan, n_samples=4, latent_dim=2, dtype=DTYPE)
+
+
+def test_a_pair_that_is_not_finite_in_one_model_is_not_comparable(models):
+    a, (m, s, e) = models
+
+    def holed(z):
+        return (
+            m.unchecked(z.reshape(-1, 3)).reshape(*z.shape, 3)
+            * torch.where((z - (s[2] + e[2]) / 2).norm(dim=-1) < 0.1, torch.nan, 1.0)[..., None, None]
+        )
+
+    cmp = compare_models(a, (holed, s, e), threshold=1)
+    assert cmp.comparable.tolist() == [True, True, False, True, True, True]
+    assert cmp.difference[cmp.best] == cmp.difference[cmp.comparable].min()
+
+
 BAD = {
     "until: got 0": {"until": 0.0},
     "until: got nan": {"until": math.nan},
     "until: got '1 %'": {"until": "1 %"},
     "n_samples: got 1, expected at least 2 with until": {"until": 0.1, "n_samples": 1},
+    "max_samples: got 0, expected at least 1": {"until": 0.1, "max_samples": 0},
     "n_samples: got 0, expected at least 1": {"n_samples": 0},
     "n_samples: got 2.0": {"n_samples": 2.0},
     "step_size: got 0": {"step_size": 0},
