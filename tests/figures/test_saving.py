@@ -240,6 +240,10 @@ def test_maps_are_coarse_in_a_quick_run():
     assert [begin("98_test", profile=profile).resolution for profile in ("quick", "paper", "full")] == [64, 160, 160]
 
 
+def test_curves_are_left_early_in_a_quick_run():
+    assert [begin("98_test", profile=profile).steps(150) for profile in ("quick", "paper", "full")] == [30, 150, 150]
+
+
 def test_a_run_begins_with_a_profile_and_a_device_that_there_are():
     with pytest.raises(ValueError, match="profile: got 'fast', expected one of 'quick', 'paper', 'full'"):
         begin("98_test", profile="fast")

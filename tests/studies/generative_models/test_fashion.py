@@ -37,9 +37,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(models):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fashion_curves, "_MAX_STEPS", 5)
-        return study.measure(models, n_pairs=3, n_steps=30, n_samples=2, resolution=11, seed=0)
+    return study.measure(models, n_pairs=3, n_steps=30, n_samples=2, resolution=11, seed=0, max_steps=5)
 
 
 def test_settings_are_those_of_the_figure():

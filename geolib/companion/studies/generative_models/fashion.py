@@ -16,7 +16,7 @@ from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
 from geolib.companion.studies.evidence import Claim, number
 from geolib.companion.studies.generative_models import fashion_curves, fashion_walks, variance_sweep
-from geolib.companion.studies.generative_models.fashion_curves import MANY, WIDE, FashionCurves
+from geolib.companion.studies.generative_models.fashion_curves import MANY, MAX_STEPS, WIDE, FashionCurves
 from geolib.companion.studies.generative_models.fashion_walks import Walks
 from geolib.companion.studies.generative_models.support import reconstruction_over_principal_components
 from geolib.companion.studies.generative_models.variance_sweep import CHOSEN, Sweep
@@ -162,6 +162,7 @@ def measure(
     n_samples: int,
     resolution: int,
     seed: int,
+    max_steps: int = MAX_STEPS,
 ) -> Fashion:
     """Everything on one decoder, from its generators by (a, K).
 
@@ -172,6 +173,7 @@ def measure(
         n_samples: pairs of Algorithm 1.
         resolution: points of a map along each axis.
         seed: of pairs, walks and draws.
+        max_steps: of the solver, for the curves between images.
     """
     g = models[CHOSEN]
     grid = LatentGrid.around(g.test_latents, resolution=resolution, margin=0.3)
@@ -190,7 +192,7 @@ def measure(
     progress.say("variances")
     swept = variance_sweep.sweep(models, grid)
     progress.say("geodesics")
-    curves = fashion_curves.curves(models, n_pairs=n_pairs, seed=seed)
+    curves = fashion_curves.curves(models, n_pairs=n_pairs, seed=seed, max_steps=max_steps)
     progress.say("random walks")
     walks = fashion_walks.walks(g, n_steps=n_steps, seed=seed)
     progress.say("Algorithm 1")

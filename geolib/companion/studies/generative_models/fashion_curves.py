@@ -23,7 +23,7 @@ SHOWN_CLASSES = (7, 0)
 """of the pair that is drawn, from sneaker to T-shirt as in the paper's Fig. 6"""
 N_IMAGES = 12  # of a sequence, as in the paper
 _POINTS = 256
-_MAX_STEPS = 150  # between walls as steep as these, curves are still getting shorter after many more
+MAX_STEPS = 150  # between walls as steep as these, curves are still getting shorter after many more
 _NEIGHBORS = 5  # of the paper's graph, whose nodes are the centres
 
 SMOOTHER = Claim(
@@ -156,13 +156,13 @@ class FashionCurves:
         return summaries.mean(self.off.shares(points))
 
 
-def curves(models: dict[tuple[float, int], Generator], *, n_pairs: int, seed: int) -> FashionCurves:
+def curves(models: dict[tuple[float, int], Generator], *, n_pairs: int, seed: int, max_steps: int) -> FashionCurves:
     """Interpolations of the pair that is drawn, and of ``n_pairs`` pairs of test images of different classes."""
     g = models[CHOSEN]
     start, end = _pairs(g, n_pairs, seed)
     t = torch.linspace(0, 1, _POINTS + 1).to(start)
     found = {
-        setting: geodesic(models[setting].metric, start, end, latents=g.train_latents, max_steps=_MAX_STEPS)
+        setting: geodesic(models[setting].metric, start, end, latents=g.train_latents, max_steps=max_steps)
         for setting in (CHOSEN, WIDE, MANY)
     }
     graph = LatentGraph(g.metric, g.rbf.centers, n_neighbors=_NEIGHBORS)

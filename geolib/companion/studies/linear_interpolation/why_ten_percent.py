@@ -21,7 +21,7 @@ from geolib.companion.studies.linear_interpolation.monte_carlo import PAPER_MEAN
 
 _RECIPE = 1  # counts changes of the companion that change a rung's values, so that older measurements are not taken
 
-_MAX_STEPS = 100  # of our solver; curves that have not converged by then are counted
+MAX_STEPS = 100  # of our solver; curves that have not converged by then are counted
 
 NARROW = 2.0  # per cent: the widest half interval of a mean that can explain the paper's
 HALF = 0.5  # of the gap between our mean and the paper's
@@ -337,7 +337,13 @@ def n_pairs_of(rung: Rung, n_pairs: int) -> int:
 
 
 def measure(
-    recipe: Callable[[str], Recipe], *, n_pairs: int, n_seeds: int, seed: int, device: torch.device | str = "cpu"
+    recipe: Callable[[str], Recipe],
+    *,
+    n_pairs: int,
+    n_seeds: int,
+    seed: int,
+    max_steps: int = MAX_STEPS,
+    device: torch.device | str = "cpu",
 ) -> Ladder:
     """Measure every rung, or read what was measured before.
 
@@ -346,6 +352,7 @@ def measure(
         n_pairs: pairs on the rungs of their decoder in two dimensions; see ``n_pairs_of`` for the others.
         n_seeds: trained models on the rungs of ``REPEATED``.
         seed: of the first model, the pairs and their solver.
+        max_steps: of our solver.
         device: of the models.
 
     Raises:
@@ -364,12 +371,12 @@ def measure(
         count = n_pairs_of(rung, n_pairs)
         if rung.recipe:
             seeds = range(seed, seed + (n_seeds if rung.key in REPEATED else 1))
-            runs = [_trained(bases[rung.recipe], rung, count, own, seed, device, made) for own in seeds]
+            runs = [_trained(bases[rung.recipe], rung, count, own, seed, max_steps, device, made) for own in seeds]
         elif published is None:
             continue
         else:
             configuration = {"weights": michelis_becker.WEIGHTS_SHA256}
-            runs = [_kept(lambda: published, configuration, rung, count, seed)]
+            runs = [_kept(lambda: published, configuration, rung, count, seed, max_steps)]
         measured.append(Measured(rung, runs))
     progress.say("")
     return Ladder(measured, missing)
@@ -381,6 +388,7 @@ def _trained(
     n_pairs: int,
     own: int,
     seed: int,
+    max_steps: int,
     device: torch.device | str,
     made: dict[str, PullbackMetric],
 ) -> dict[str, Any]:
@@ -395,18 +403,25 @@ def _trained(
             made[key] = chosen.generator(device=device).metric
         return made[key]
 
-    return _kept(metric, configuration, rung, n_pairs, seed)
+    return _kept(metric, configuration, rung, n_pairs, seed, max_steps)
 
 
 def _kept(
-    metric: Callable[[], PullbackMetric], configuration: dict[str, Any], rung: Rung, n_pairs: int, seed: int
+    metric: Callable[[], PullbackMetric],
+    configuration: dict[str, Any],
+    rung: Rung,
+    n_pairs: int,
+    seed: int,
+    max_steps: int,
 ) -> dict[str, Any]:
-    drawn = {"study": _RECIPE, "step_size": rung.step_size, "n_pairs": n_pairs, "seed": seed}
-    return measurements.kept("ladder", {**configuration, **drawn}, lambda: _improvements(metric(), rung, n_pairs, seed))
+    drawn = {"study": _RECIPE, "step_size": rung.step_size, "n_pairs": n_pairs, "seed": seed, "max_steps": max_steps}
+    return measurements.kept(
+        "ladder", {**configuration, **drawn}, lambda: _improvements(metric(), rung, n_pairs, seed, max_steps)
+    )
 
 
-def _improvements(metric: PullbackMetric, rung: Rung, n_pairs: int, seed: int) -> dict[str, Any]:
-    mc = relative_improvement(metric, n_samples=n_pairs, step_size=rung.step_size, seed=seed, max_steps=_MAX_STEPS)
+def _improvements(metric: PullbackMetric, rung: Rung, n_pairs: int, seed: int, max_steps: int) -> dict[str, Any]:
+    mc = relative_improvement(metric, n_samples=n_pairs, step_size=rung.step_size, seed=seed, max_steps=max_steps)
     printed = authors_solver.solve(authors_solver.squared_speed(metric), mc.start, mc.end, seed=seed)
     by_rule = 1 - authors_solver.rule_at_constant_speed(mc.geodesic.length) / printed.line
     values = {"true": mc.improvement, "rule": by_rule, "solver": printed.improvement}
