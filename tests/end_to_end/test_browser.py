@@ -1,7 +1,8 @@
-"""A real JupyterLab in a real browser: run all of notebook 02, move its first slider, see the map change."""
+"""A real JupyterLab in a real browser: the sliders of notebook 02, and the explorer until its kernel is killed."""
 
 import contextlib
 import json
+import os
 import re
 import secrets
 import shlex
@@ -12,12 +13,14 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from papermill.iorw import load_notebook_node
 from papermill.parameterize import parameterize_notebook
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, expect, sync_playwright
 from project import ROOT, TINY, clean_environment, literals, make_variable, run
 
 from geolib.companion.cache import store
@@ -26,6 +29,7 @@ from geolib.companion.interface import lab
 pytestmark = pytest.mark.slow
 
 NOTEBOOK = "02_variance_rbf.ipynb"
+EXPLORER = "16_explorer.ipynb"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 FLAGS += ["--disable-component-update", "--disable-sync"]
@@ -120,32 +124,48 @@ class Lab:
             time.sleep(0.1)
         raise TimeoutError(f"{what}: not within {PATIENCE} s; {self.log.read_text()[-2000:]}")
 
-    def kernel_is_ready(self):
+    def kernel_is_ready(self, notebook):
         """Idle and connected to the page: the page's own indicator says idle before it is."""
-        kernels = [session["kernel"] for session in self.answers("sessions")]
+        kernels = [each["kernel"] for each in self.answers("sessions") if each["path"] == f"notebooks/{notebook}"]
         return bool(kernels) and kernels[0]["execution_state"] == "idle" and kernels[0]["connections"] > 0
 
 
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    with Lab(tmp_path, monkeypatch) as running:
-        yield running
-    assert running.process.returncode is not None
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """One JupyterLab for the tests of a file."""
+    with pytest.MonkeyPatch.context() as patch:
+        with Lab(tmp_path_factory.mktemp("lab"), patch) as running:
+            yield running
+        assert running.process.returncode is not None
 
 
-@pytest.fixture
-def page(tmp_path):
+@pytest.fixture(scope="module")
+def browser():
+    """One browser for the tests of a file."""
     if BROWSER is None:
         pytest.skip("no chromium or chrome here (apt-get install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, headless=True, args=FLAGS)
         try:
-            page = browser.new_page(viewport={"width": 1300, "height": 900})
-            page.set_default_timeout(1000 * PATIENCE)
-            yield page
-            page.screenshot(path=tmp_path / "last.png")  # for whoever looks into a failure
+            yield browser
         finally:
             browser.close()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(1000 * PATIENCE)
+    try:
+        yield page
+        page.screenshot(path=screenshots(tmp_path) / f"{tmp_path.name}.png")  # for whoever looks into a failure
+    finally:
+        page.close()
+
+
+def screenshots(folder):
+    """Where pictures of the pages are kept: a folder that GEOLIB_SCREENSHOTS names, or the test's own."""
+    return Path(os.environ.get("GEOLIB_SCREENSHOTS", folder))
 
 
 @pytest.fixture
@@ -155,6 +175,17 @@ def watched(page):
     page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: complaints.append(str(error)))
     return page, complaints
+
+
+def placed(server: Lab, name: str):
+    """A notebook with tiny settings where the server finds it: its cells, and its file."""
+    path = server.root / "notebooks" / name
+    shutil.copy2(ROOT / "notebooks" / "colab.svg", path.parent)  # the badge, which no other host is asked for
+    notebook = load_notebook_node(str(ROOT / "notebooks" / name))
+    (tagged,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    notebook = parameterize_notebook(notebook, {parameter: TINY[parameter] for parameter in literals(tagged)})
+    nbformat.write(notebook, path)
+    return notebook, path
 
 
 def opened_and_run(server: Lab, page: Page, notebook: str):
@@ -168,7 +199,7 @@ def opened_and_run(server: Lab, page: Page, notebook: str):
     )
     page.goto(f"{server.url}/lab/tree/notebooks/{notebook}?token={server.token}&reset", wait_until="domcontentloaded")
     page.locator(CELLS).first.wait_for()
-    server.wait(server.kernel_is_ready, "a kernel connected to the page")
+    server.wait(lambda: server.kernel_is_ready(notebook), "a kernel connected to the page")
     page.locator("#jp-main-statusbar", has_text="| Idle").wait_for()
     for _ in range(5):  # a click that comes too early is swallowed
         run_all(page)
@@ -190,25 +221,64 @@ def prompts(page: Page):
 
 
 def picture(page: Page):
-    """The bytes of the widget's image, as text; None while it is being replaced."""
+    """The map of the first page of the module, when two frames have passed."""
     return page.evaluate(
         """async () => {
-            try {
-                const answer = await fetch(document.querySelector('.jp-Notebook img.widget-image').src);
-                return Array.from(new Uint8Array(await answer.arrayBuffer())).join();
-            } catch (error) { return null; }
+            for (let k = 0; k < 2; k++) await new Promise(requestAnimationFrame);
+            return document.querySelector('.gx-canvas').toDataURL();
         }"""
     )
 
 
+DRAG = """async ([which, milliseconds]) => {
+    const handle = document.querySelectorAll('.gx-handle')[which];
+    const root = document.querySelector('.gx');
+    const { x, y } = handle.getBoundingClientRect();
+    const move = (kind, dx, dy) => handle.dispatchEvent(new PointerEvent(kind, {
+        pointerId: 1, clientX: x + 16 + dx, clientY: y + 16 + dy, bubbles: true, cancelable: true }));
+    handle.setPointerCapture = () => {};
+    const gaps = [];
+    let drawn = Number(root.dataset.frames);
+    let last = performance.now();
+    const end = last + milliseconds;
+    move('pointerdown', 0, 0);
+    for (let k = 0; performance.now() < end; k++) {
+        move('pointermove', 40 * Math.sin(k / 10), 40 * (1 - Math.cos(k / 10)));
+        await new Promise(requestAnimationFrame);
+        if (Number(root.dataset.frames) > drawn) {
+            gaps.push(performance.now() - last);
+            last = performance.now();
+            drawn = Number(root.dataset.frames);
+        }
+    }
+    move('pointerup', 0, 0);
+    return gaps.sort((a, b) => a - b)[Math.floor(gaps.length / 2)];
+}"""
+
+
+def state(page):
+    """What the page shows: numbers, pictures as text, the sentence of its state."""
+    return page.evaluate(
+        """() => ({
+            length: document.querySelector('[data-cell=length-fast]').textContent,
+            line: document.querySelector('[data-cell=length-line]').textContent,
+            exact: document.querySelector('[data-cell=length-exact]').textContent,
+            map: document.querySelector('.gx-canvas').toDataURL(),
+            strips: [...document.querySelectorAll('.gx-strip')].map((canvas) => canvas.toDataURL()),
+            ...document.querySelector('.gx').dataset,
+        })"""
+    )
+
+
+def settled(page):
+    """The state when two frames have passed."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    return state(page)
+
+
 def test_a_slider_moved_in_the_browser_redraws_the_map(server, watched):
     page, errors = watched
-    path = server.root / "notebooks" / NOTEBOOK
-    shutil.copy2(ROOT / "notebooks" / "colab.svg", path.parent)  # the badge, which no other host is asked for
-    notebook = load_notebook_node(str(ROOT / "notebooks" / NOTEBOOK))
-    (tagged,) = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
-    notebook = parameterize_notebook(notebook, {name: TINY[name] for name in literals(tagged)})
-    nbformat.write(notebook, path)
+    notebook, path = placed(server, NOTEBOOK)
     strip(path)
     stored = path.read_bytes()
 
@@ -228,24 +298,20 @@ def test_a_slider_moved_in_the_browser_redraws_the_map(server, watched):
     for figure in ("02_variance", "02_explorer"):
         assert (server.figures / f"{figure}.png").stat().st_size > 10_000
 
-    page.locator(".jp-Notebook img.widget-image").wait_for()
-    message = page.locator(".jp-Notebook .widget-html-content", has_text="refitted and redrawn in")
-    message.wait_for()
-    handle = page.locator('.jp-Notebook .noUi-handle[role="slider"]').first
-    before, readout = picture(page), page.locator(".widget-readout").first.inner_text()
-    assert before.startswith("137,80,78,71,")  # \x89PNG
-    assert readout == "1.25"
+    root = page.locator(".gx[data-frames]")
+    root.wait_for()
+    slider = page.locator("input[data-name=curvature]")
+    readout = page.locator(".gx-slider output").first
+    first, before = root.get_attribute("data-shown"), picture(page)
+    expect(readout).to_have_text("1.25")
     seen = []
     for key in ("ArrowRight", "ArrowLeft"):
-        handle.focus()
+        slider.focus()
         page.keyboard.press(key)
-        end = time.monotonic() + PATIENCE
-        while (now := picture(page)) in (None, seen[-1] if seen else before):
-            assert time.monotonic() < end, f"the picture did not change after {key}"
-            page.wait_for_timeout(50)
-        seen.append(now)
-        message.wait_for()
-    assert page.locator(".widget-readout").first.inner_text() == readout
+        shown = first if seen else re.compile(f"^(?!{first}$)")
+        expect(root).to_have_attribute("data-shown", shown, timeout=1000 * PATIENCE)
+        seen.append(picture(page))
+    expect(readout).to_have_text("1.25")
     assert seen[0] != before == seen[1]  # there and back
 
     page.keyboard.press("Control+s")
@@ -254,6 +320,61 @@ def test_a_slider_moved_in_the_browser_redraws_the_map(server, watched):
     assert elsewhere == []
     strip(path)
     assert path.read_bytes() == stored  # what a user saved in the browser strips back byte for byte
+
+
+def test_it_is_live_in_jupyterlab_until_its_kernel_is_gone(server, watched):
+    page, complaints = watched
+    placed(server, EXPLORER)
+    elsewhere = opened_and_run(server, page, EXPLORER)
+    root = page.locator(".gx[data-frames]")
+    root.wait_for()
+    root.scroll_into_view_if_needed()
+    exact = page.locator("[data-cell=length-exact]")
+    expect(exact).to_have_text(re.compile(r"\d"), timeout=1000 * PATIENCE)
+
+    # a drag: the fast curve follows, and the kernel refines when the hand rests
+    first = settled(page)
+    assert page.evaluate(DRAG, [1, 2000]) < 500
+    moved = settled(page)
+    assert moved["length"] != first["length"]
+    assert moved["exact"] == "–"
+    expect(exact).to_have_text(re.compile(r"\d"), timeout=1000 * PATIENCE)
+    expect(page.locator(".gx-exact")).to_contain_text("Certificate")
+
+    # fifty fast moves of a slider: what is shown at last is what was wanted last
+    slider = page.locator("input[data-name=curvature]")
+    slider.focus()
+    for _ in range(25):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowRight")
+    wanted = settled(page)["wanted"]
+    assert wanted != first["shown"]
+    root.and_(page.locator(f'[data-shown="{wanted}"]')).wait_for()
+    assert page.locator(".gx-ahead").count() == 0
+    assert settled(page)["map"] != moved["map"]
+    assert complaints == []
+    assert elsewhere == []
+
+    # the kernel dies: the page says so, and its own abilities stay
+    (session,) = [each for each in server.answers("sessions") if each["path"] == f"notebooks/{EXPLORER}"]
+    (kernel,) = [
+        process
+        for process in psutil.Process(server.process.pid).children(recursive=True)
+        if session["kernel"]["id"] in " ".join(process.cmdline())
+    ]
+    kernel.kill()
+    page.locator('.gx[data-state="lost"]').wait_for()
+    expect(page.locator(".gx-status")).to_contain_text("The kernel is gone.")
+    before = settled(page)
+    page.evaluate(DRAG, [0, 200])
+    after = settled(page)
+    assert after["length"] != before["length"]
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    time.sleep(0.1)
+    assert settled(page)["shown"] == settled(page)["wanted"]
 
 
 def test_the_server_starts_without_a_browser_and_ends_when_asked(monkeypatch, tmp_path):

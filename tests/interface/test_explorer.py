@@ -229,7 +229,7 @@ def test_what_goes_wrong_is_a_sentence(monkeypatch, explorer):
     sent = []
     monkeypatch.setattr(explorer, "send", sent.append)
     explorer._asked(None, {**question(explorer, "fit", n_centers=128), "kind": "dance"}, [])
-    monkeypatch.setattr(explorer._found.explored, "landscape", lambda setting: 1 / 0)
+    monkeypatch.setattr(explorer._explored, "landscape", lambda setting: 1 / 0)
     explorer._asked(None, question(explorer, "fit", n_centers=128), [])
     kinds = "'fit', 'curve', 'improvement'"
     assert sent == [

@@ -1,5 +1,6 @@
 """The explorer's numerics, run by Node: what it interpolates, finds and decodes is what geolib does."""
 
+import base64
 import dataclasses
 import json
 import shutil
@@ -169,6 +170,21 @@ def test_the_page_decodes_what_the_decoder_does(generator):
     torch.testing.assert_close(found, generator.vae.mean(z).double(), rtol=0, atol=1e-5)
 
 
+def test_an_atlas_mixes_its_images():
+    """25 images a side in the module; here 3, whose pixels are linear in the latents, so that mixing is exact."""
+    grid = torch.cartesian_prod(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([0.0, 2.0, 4.0]))
+    pixels = torch.stack([100 + 50 * grid[:, 0], 40 * grid[:, 1]], dim=-1).to(torch.uint8)
+    data = base64.b64encode(pixels.numpy().tobytes()).decode()
+    given = {"lower": [-1, 0], "upper": [1, 4], "side": 3, "size": 2, "data": data}
+    points = [[-1.0, 0.0], [0.3, 1.7], [1.0, 4.0], [-5.0, 9.0]]
+    found = node(
+        "const atlas = new Atlas(given.atlas); print(given.z.map((z) => [...atlas.decode(z)]));", atlas=given, z=points
+    )
+    z = torch.tensor(points, dtype=torch.float64)
+    x, y = z[:, 0].clamp(-1, 1), z[:, 1].clamp(0, 4)
+    torch.testing.assert_close(found, torch.stack([100 + 50 * x, 40 * y], dim=-1) / 255, rtol=0, atol=1e-6)
+
+
 def test_a_contour_lies_where_the_values_are():
     program = """
     const values = Float64Array.from({ length: 441 }, (_, k) => Math.hypot(Math.floor(k / 21) - 10, (k % 21) - 10));
@@ -179,7 +195,7 @@ def test_a_contour_lies_where_the_values_are():
     assert float((radius - 6.5).abs().max()) < 0.1
 
 
-def test_a_decoder_that_is_no_chain_of_linear_layers():
+def test_a_decoder_that_is_no_chain_of_linear_layers_is_told():
     with pytest.raises(ValueError, match=r"mean: got Linear, ReLU, expected nn\.Linear and tanh or sigmoid in turn"):
         scene.decoder(torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.ReLU()))
 

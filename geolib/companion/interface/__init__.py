@@ -1,1 +1,1 @@
-"""What a reader touches: sliders and JupyterLab."""
+"""What a reader touches: the explorer and JupyterLab."""

@@ -3,7 +3,9 @@
 from matplotlib.figure import Figure
 
 from geolib.companion.figures import plots, style
+from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
+from geolib.companion.studies.linear_interpolation.explorer import Landscape
 from geolib.companion.studies.linear_interpolation.variance_rbf import Variances
 
 
@@ -20,4 +22,15 @@ def variance_maps(found: Variances) -> Figure:
         panel.set_title(title)
     axes[1].set_ylabel("")
     plots.color_bar(picture, list(axes), plots.LOG_SIGMA)
+    return figure
+
+
+def first_state(landscape: Landscape, grid: LatentGrid) -> Figure:
+    """What the sliders begin with: the map of an RBF variance, and its centres."""
+    rbf, setting = landscape.metric.std, landscape.setting
+    figure, axes = plots.new_figure(style.COLUMN, 2.8)
+    picture = plots.heat_map(axes, grid, summaries.log_sigma(rbf, grid.points))
+    plots.color_bar(picture, axes, plots.LOG_SIGMA)
+    axes.scatter(*plots.to_numpy(rbf.centers).T, s=6, c="white", edgecolors="black", linewidths=0.4, zorder=3)
+    axes.set_title(f"a = {setting.curvature:g}, K = {setting.n_centers}, ζ = {setting.zeta:.2g}")
     return figure

@@ -14,6 +14,11 @@ export function floats(text) {
   return new Float32Array(bytes(text));
 }
 
+/** Values in [0, 1] that were stored in 8 bits. */
+export function pixels({ data }) {
+  return Float32Array.from(new Uint8Array(bytes(data)), (value) => value / 255);
+}
+
 /** Values that were stored as 16-bit steps above a lowest value, one for each of `channels` interleaved. */
 export function steps({ data, low, step }) {
   const stored = new Uint16Array(bytes(data));
@@ -506,16 +511,16 @@ class Heap {
 
 /**
  * The curve that the page draws: descent from the grid's shortest path and from the straight line, and the shorter of
- * the two. `found` is the search from `start`, or from `end` where `reversed`.
+ * the two. `found` is the search from `start`, or from `end` where `reversed`; null: from the straight line alone.
  */
 export function fastCurve(graph, found, start, end, { levels = [24, 96], reversed = false } = {}) {
   const { table } = graph;
   const ends = Float64Array.from([...start, ...end]);
   const line = lengthOf(table, ends);
-  const path = graph.path(found, ...(reversed ? start : end));
+  const path = found && graph.path(found, ...(reversed ? start : end));
   if (reversed) turnAround(path);
   let best = { points: evenly(table, ends, levels.at(-1)), length: line, steps: 0 };
-  for (const first of [path, ends]) {
+  for (const first of path ? [path, ends] : [ends]) {
     let points = first;
     let n = 0;
     for (const N of levels) {
@@ -569,6 +574,31 @@ export class Decoder {
       x = out;
     }
     return x;
+  }
+}
+
+/** Images kept at a grid of latent points, n + 1 a side, x-major, and mixed in between. */
+export class Atlas {
+  constructor({ lower, upper, side, size, data }) {
+    Object.assign(this, { lower, upper, side, size, stored: new Uint8Array(bytes(data)) });
+  }
+
+  /** The image at a latent point, its values in [0, 1]. */
+  decode(z) {
+    const last = this.side - 1;
+    const [u, v] = z.map((x, c) => Math.min(Math.max((last * (x - this.lower[c])) / (this.upper[c] - this.lower[c]), 0), last));
+    const [i, j] = [u, v].map((at) => Math.min(Math.floor(at), last - 1));
+    const [s, t] = [u - i, v - j];
+    const near = (i * this.side + j) * this.size;
+    const corners = [
+      [near, (1 - s) * (1 - t)],
+      [near + this.side * this.size, s * (1 - t)],
+      [near + this.size, (1 - s) * t],
+      [near + (this.side + 1) * this.size, s * t],
+    ];
+    return Float32Array.from({ length: this.size }, (_, k) =>
+      corners.reduce((total, [at, share]) => total + share * this.stored[at + k], 0) / 255,
+    );
   }
 }
 

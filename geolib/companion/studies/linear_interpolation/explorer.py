@@ -1,5 +1,6 @@
 """Notebook 16: the geometry that the explorer shows, from settings of the variance to tables, curves and numbers."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,11 +9,22 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from geolib import PullbackMetric, RBFPrecision, checks, curve_length, geodesic, jacobian, relative_improvement
+from geolib import (
+    PullbackMetric,
+    RBFPrecision,
+    checks,
+    curve_length,
+    fit_rbf_precision,
+    geodesic,
+    jacobian,
+    relative_improvement,
+    tabulate,
+)
 from geolib.companion.models import generators
 from geolib.companion.models.generators import Generator
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
+from geolib.companion.studies.linear_interpolation.worst_case import inwards
 from geolib.evaluation import RelativeImprovement
 from geolib.paths.result import Geodesic
 from geolib.plane.tabulated import TabulatedMetric
@@ -30,6 +42,8 @@ _AT_ONCE = 256  # nodes, so that memory is reused while it is in the cache
 _FINE = 257  # points along a curve whose length is compared
 N_SAMPLES = 50
 """pairs of the small Algorithm 1"""
+STEPS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+"""step sizes that notebook 04's slider offers, in latent units"""
 # A pair within a steep wall would take the solver as long as all others together.
 _SOLVER = {"rtol": 1e-3, "max_steps": 20}
 
@@ -64,8 +78,8 @@ class Landscape:
         return self.table(torch.clamp(z, self.table.lower, self.table.upper))
 
     def improvement(self, *, seed: int = 0) -> RelativeImprovement:
-        """A small Algorithm 1 with the metric itself, to a tolerance of 1e-3 in length and within 20 steps per pair."""
-        return relative_improvement(self.metric, n_samples=N_SAMPLES, seed=seed, **_SOLVER)
+        """A small Algorithm 1 with the metric itself."""
+        return small_algorithm_1(self.metric, 1.0, seed)
 
     def curve(self, start: Tensor, end: Tensor) -> Geodesic:
         """The geodesics between points ``(..., 2)``, with the metric itself."""
@@ -93,6 +107,14 @@ class Explored:
         self.lower, self.upper = (torch.stack([grid.x[k], grid.y[k]]) for k in (0, -1))
         self._kept: dict[int, tuple[Tensor, Tensor]] = {}
         self._nodes = torch.cartesian_prod(grid.x, grid.y)
+
+    @classmethod
+    def refitted(cls, g: Generator, first: Setting, *, seed: int = 0) -> "Explored":
+        """A generator with the convex fit to all its images in place of its own RBF variance, whatever fitted that."""
+        target = generators.variance_target(g.vae, g.data.train_images.to(g.train_latents.device), g.train_latents)
+        numbers = {"n_centers": first.n_centers, "curvature": first.curvature, "zeta": first.zeta}
+        rbf = fit_rbf_precision(g.train_latents, target, **numbers, seed=seed)
+        return cls(dataclasses.replace(g, rbf=rbf), first, seed=seed)
 
     @property
     def variances(self) -> tuple[str, ...]:
@@ -168,6 +190,44 @@ class Explored:
     def _table(self, tensors: Tensor) -> TabulatedMetric:
         side = RESOLUTION + 1
         return TabulatedMetric(tensors.reshape(side, side, 2, 2), self.lower, self.upper)
+
+
+@dataclass(frozen=True)
+class StepSizes:
+    """Algorithm 1 at any step size, from the same points: what the slider of notebook 04 moves."""
+
+    g: Generator
+    sizes: tuple[float, ...]
+    """in latent units, ascending"""
+    first: float
+    """the one to begin with"""
+    seed: int
+    samples: RelativeImprovement
+    """at that one"""
+
+    def improvement(self, size: float) -> RelativeImprovement:
+        """Algorithm 1 with the metric itself."""
+        return small_algorithm_1(self.g.metric, size, self.seed)
+
+    @cached_property
+    def table(self) -> TabulatedMetric:
+        """The metric on a square that holds the data, the points, and what the longest step reaches."""
+        start = self.samples.start
+        reached = start + max(self.sizes) * inwards(self.g, start, seed=self.seed)["v_max"]
+        covered = torch.cat([self.g.test_latents, start, reached])
+        grid = LatentGrid.around(covered, resolution=RESOLUTION + 1, margin=0.05)
+        lower, upper = (torch.stack([grid.x[k], grid.y[k]]) for k in (0, -1))
+        return tabulate(self.g.metric, lower, upper, resolution=RESOLUTION)
+
+
+def step_sizes(g: Generator, *, first: float, seed: int) -> StepSizes:
+    """Algorithm 1 on few pairs, to begin with at one step size, in latent units."""
+    return StepSizes(g, tuple(sorted({*STEPS, first})), first, seed, small_algorithm_1(g.metric, first, seed))
+
+
+def small_algorithm_1(metric: PullbackMetric, step_size: float, seed: int) -> RelativeImprovement:
+    """Algorithm 1 on few pairs, to a tolerance of 1e-3 in length and within 20 steps per pair."""
+    return relative_improvement(metric, n_samples=N_SAMPLES, step_size=step_size, seed=seed, **_SOLVER)
 
 
 def halved(points: Tensor, times: int) -> list[Tensor]:
