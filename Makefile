@@ -149,8 +149,8 @@ reference: $(FIGURES)/numbers.md ## make a full run the reference in figures/ref
 texts: $(READY) ## fill numbers, addresses and pictures into README, gallery and notebooks
 	@$(BIN)/python -m geolib.companion.pipeline.texts
 
-explorer: $(READY) ## the explorer as one HTML file for any browser, without a kernel (figures/explorer.html)
-	@$(BIN)/python -m geolib.companion.interface.explorer.page --profile $(PROFILE)
+explorer: $(READY) ## the explorer as one HTML file for any browser, without a kernel (figures/explorer.html; PICTURE=file.png draws it, too)
+	@$(BIN)/python -m geolib.companion.interface.explorer.page --profile $(PROFILE) $(if $(PICTURE),--picture $(PICTURE))
 
 lab: $(READY) ## JupyterLab on the notebooks (PORT=n to choose)
 	@$(BIN)/python -m geolib.companion.interface.lab $(if $(PORT),--port $(PORT))

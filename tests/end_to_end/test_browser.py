@@ -25,14 +25,12 @@ from project import ROOT, TINY, clean_environment, literals, make_variable, run
 
 from geolib.companion.cache import store
 from geolib.companion.interface import lab
+from geolib.companion.interface.explorer.page import BROWSER, FLAGS
 
 pytestmark = pytest.mark.slow
 
 NOTEBOOK = "02_variance_rbf.ipynb"
 EXPLORER = "16_explorer.ipynb"
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync"]
 PATIENCE = 120  # seconds for one step; each takes a few, more where the machine is busy
 CELLS = ".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-CodeCell"
 

@@ -1,10 +1,16 @@
-"""The explorer as one HTML file that needs no kernel and no other host: ``make explorer``."""
+"""The explorer as one HTML file that needs no kernel and no other host, and a picture of it: ``make explorer``."""
 
 import argparse
 import html
 import json
+import shutil
+import subprocess
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from geolib.companion.cache import progress, store
 from geolib.companion.cache.profiles import PROFILES
@@ -19,6 +25,10 @@ CENTERS = (16, 64, 128)
 ZETAS = (1e-5, 1e-3, 1e-1)
 _N_PAIRS = 20
 ENSEMBLE = "digits_decoders"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+_WIDTH, _HEIGHT = 1280, 800  # of the picture
 
 # Nothing but what stands in the file: a browser refuses every request.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -82,14 +92,48 @@ def computed(profile: str, *, name: str = "digits", seed: int = 0, n_pairs: int 
     return given
 
 
+def picture(page_file: Path, path: Path) -> None:
+    """What a browser shows of a page, as a PNG of few colours.
+
+    Raises:
+        RuntimeError: where there is no Chromium or Chrome, or it draws nothing.
+    """
+    if BROWSER is None:
+        raise RuntimeError("no chromium or chrome here (Debian: apt-get install chromium), which draws the picture")
+    with tempfile.TemporaryDirectory() as folder:
+        drawn = Path(folder) / "drawn.png"
+        words = [BROWSER, "--headless", *FLAGS, "--hide-scrollbars", f"--user-data-dir={folder}/user"]
+        words += [
+            f"--window-size={_WIDTH},{_HEIGHT}",
+            f"--screenshot={drawn}",
+            "--virtual-time-budget=5000",
+            page_file.absolute().as_uri(),
+        ]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+        if not drawn.exists():
+            raise RuntimeError(f"{BROWSER} drew nothing: {done.stderr.strip()[-500:]}")
+        with Image.open(drawn) as image:
+            # 256 colours, the rare ones among them: the curve is orange
+            image.convert("RGB").quantize(method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m geolib.companion.interface.explorer.page", description=__doc__)
     parser.add_argument("--profile", choices=PROFILES, default="paper")
-    text = page(computed(parser.parse_args(arguments).profile))
+    parser.add_argument("--picture", type=Path, help="draw the page into this PNG, by Chromium or Chrome")
+    given = parser.parse_args(arguments)
+    text = page(computed(given.profile))
     path = store.figures_directory() / NAME
     store.write_text(path, text)
     print(f"{path}: {len(text.encode()) / 1e6:.1f} MB, for any browser, without a network")
+    if given.picture:
+        try:
+            picture(path, given.picture)
+        except RuntimeError as error:
+            print(error, file=sys.stderr)
+            return 1
+        print(f"{given.picture}: {given.picture.stat().st_size / 1e6:.2f} MB")
     return 0
 
 
