@@ -38,9 +38,10 @@ def expmap(
     Returns:
         the end points ``(..., d)``, with the dtype and device of ``start``. They are NaN, with a warning that says how
         many and why, for geodesics that leave the region in which the metric is finite before t = 1, that are not
-        followed to t = 1 in 3,000 evaluations of the equation, or that do not keep their speed, as where a generator
-        saturates and the geodesic would leave its image, or across kinks (ReLU). With ``return_status`` also their
-        status ``(...)``, codes of ``geolib.paths.flow.FlowStatus``, 0 for those that were followed, without a warning.
+        followed to t = 1 in 3,000 evaluations of the equation and steps of a millionth or more, as where a generator
+        saturates and the geodesic would leave its image, or that do not keep their speed, as across kinks (ReLU). With
+        ``return_status`` also their status ``(...)``, codes of ``geolib.paths.flow.FlowStatus``, 0 for those that were
+        followed, without a warning.
 
     Raises:
         TypeError, ValueError: for arguments of the wrong type or shape; where the metric is not finite at a start;

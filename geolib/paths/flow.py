@@ -12,7 +12,7 @@ from geolib.paths.equation import acceleration
 from geolib.riemannian import RiemannianMetric
 
 MAX_EVALUATIONS = 3_000
-_EDGE = 1e-6  # a step so short, of the whole way, that still meets what is not finite has met the edge
+_SHORTEST = 1e-6  # step, as a share of the whole way: a million of them are more than the evaluations allow
 _SAFETY, _LEAST_FACTOR, _MOST_FACTOR, _ORDER = 0.9, 0.2, 10.0, 8
 _A, _B, _E3, _E5 = (torch.from_numpy(x.copy()) for x in (DOP853.A, DOP853.B, DOP853.E3, DOP853.E5))
 
@@ -37,7 +37,8 @@ _SENTENCES = {
     FlowStatus.REACHED: "reached t = 1",
     FlowStatus.NOT_FINITE: "left the region in which the metric is finite before t = 1; shorten the velocity",
     FlowStatus.MAX_EVALUATIONS: f"did not reach t = 1 within {MAX_EVALUATIONS:,} evaluations of the geodesic "
-    "equation, as the metric changes too fast; shorten the velocity, or raise rtol",
+    "equation and in steps of a millionth or more, as where the metric changes too fast, or the generator saturates "
+    "and a geodesic would leave its image; shorten the velocity, or raise rtol",
     FlowStatus.SPEED_LOST: "did not keep their speed, as where the generator saturates and a geodesic would leave its "
     "image, or across kinks (ReLU), which the geodesic equation does not see; shorten the velocity",
     FlowStatus.NO_CURVE: "have no curve that converged; see the status of geodesic() for the same points",
@@ -126,14 +127,13 @@ def follow(metric: RiemannianMetric, z: Tensor, v: Tensor, rtol: float, most: Te
         moved = active[good]
         last = time[active] + h >= 1 - torch.finfo(time.dtype).eps
         time[moved], now[moved], rate[moved] = (time[active] + h)[good], there[good], K[-1][good]
-        edge = ~good & ~torch.isfinite(error) & (step[active] < _EDGE)
-        stuck = ~good & (step[active] < 10 * torch.finfo(time.dtype).eps) | (
-            n_evaluations[active] + len(_B) > most[active]
-        )
+        spent = n_evaluations[active] + len(_B) > most[active]
+        stuck = (step[active] < _SHORTEST) & (step[active] < h)
         done = good & last
-        status[active[stuck & ~done]] = FlowStatus.MAX_EVALUATIONS
-        status[active[edge]] = FlowStatus.NOT_FINITE
-        active = active[~(done | edge | stuck)]
+        given_up = ~done & (spent | stuck)
+        status[active[given_up]] = FlowStatus.MAX_EVALUATIONS
+        status[active[given_up & stuck & ~torch.isfinite(error)]] = FlowStatus.NOT_FINITE
+        active = active[~(done | given_up)]
     position, velocity = now.to(z).unbind(2)
     return Flow(position, velocity, time, status.to(z.device), n_evaluations)
 
