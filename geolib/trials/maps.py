@@ -1,6 +1,6 @@
 """A map z -> x, tried beside one point."""
 
-import math
+import functools
 
 import torch
 from torch import Tensor
@@ -10,7 +10,6 @@ from geolib.jacobian import Map
 from geolib.trials import probe
 
 _MODES_APART = 0.03  # relative difference of forward and reverse mode, beyond which one of them lacks a part
-_FLAT = 1e3  # times eps: derivatives in one unit of z, relative to the values, that say nothing
 
 
 @torch.no_grad()
@@ -26,25 +25,25 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
         TypeError: where it returns another dtype or device.
     """
     points = f"points of shape {tuple(z.shape)}, {z.dtype}, {z.device}"
-    several = probe.neighbours(z)  # equal points would hide a map that mixes its rows
+    several, *others = probe.batches(z)
     direction = probe.directions(several)
     try:
-        with torch.enable_grad():
-            at = several.clone().requires_grad_()
-            recorded = function(at.clone())  # the function may work in place
-        again, alone = function(several), function(z)
+        at, recorded = _recorded(function, several)
+        beside = [_recorded(function, batch)[1] for batch in others]
+        alone = function(z.clone())
     except (RuntimeError, IndexError, ValueError) as error:
         raise ValueError(f"{name}: failed on {points}: {error}") from error
-    for out, of in ((recorded, several), (again, several), (alone, z)):
+    for out, of in ((recorded, several), *zip(beside, others, strict=True), (alone, z)):
         jacobian.check_values(name, out, of)
     values = recorded.detach()
     if values.dtype != z.dtype or values.device != z.device:
         raise TypeError(f"{name}: returned {values.dtype} on {values.device} for {points}; expected the same kind")
     # only z is the caller's: the points beside it may be off the map's domain
     checks.finite(name, alone, at=z)
-    if probe.differ(values, again):
+    mixed = probe.mixes_rows(values, *(x.detach() for x in beside))
+    if mixed and probe.differ(values, _recorded(function, several)[1].detach()):
         raise ValueError(f"{name}: two calls with the same z differ; a fixed map is expected (dropout? sampling?)")
-    if probe.depends_on_batch(function, several, values, alone):
+    if mixed or probe.depends_on_place(function, several, values, alone):
         raise ValueError(f"{name}: a point's value depends on the rest of its batch; independent rows are expected")
     if not recorded.requires_grad:
         raise ValueError(f"{name}: does not depend on z as far as torch sees; is it detached, or under no_grad?")
@@ -52,19 +51,37 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
         forward, tangent = _pushed(function, several, direction)
     except (RuntimeError, ValueError) as error:
         raise ValueError(f"{name}: failed on {points}: {error}") from error
-    backwards = _weighed_backwards(recorded, at, direction)
+    backwards = _weighed_backwards(recorded, probe.weights(values), at, direction)
     forwards = probe.weights(values) * tangent
     # a map that overwrites what reverse mode needs still has a metric
-    # where a map is all but flat, as saturated probabilities are, its derivatives are rounding errors, and far from all
-    # centres a variance falls so low that squares underflow
-    kind = torch.finfo(z.dtype)
-    size = forwards.norm(dim=-1).maximum(_FLAT * kind.eps * values.norm(dim=-1)).clamp_min(math.sqrt(kind.tiny))
-    lacks = backwards is not None and probe.most((backwards - forwards.sum(-1)).abs() > _MODES_APART * size)
-    if lacks or probe.derivative_disagrees(function, several, tangent, values):
+    lacks = backwards is not None and probe.most(
+        (backwards - forwards.sum(-1)).abs() > _MODES_APART * forwards.norm(dim=-1)
+    )
+    suspect = lacks or probe.derivative_disagrees(function, several, tangent, values)
+    if suspect and probe.slopes_are_wrong(function, functools.partial(_slopes, function), several):
         raise ValueError(
             f"{name}: its gradient in z is not that of its values; is a part of it detached, under no_grad or in NumPy?"
         )
     return alone, forward
+
+
+def _slopes(function: Map, z: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """The derivatives ``(n, D)`` at ``z (n, d)`` along a direction in forward mode, and about by how much their norm
+    ``(n,)`` differs in reverse mode."""
+    tangent = _pushed(function, z, direction)[1]
+    at, recorded = _recorded(function, z)
+    # the mean square of a vector's products with random signs is its norm's
+    signs = 2.0 * torch.randint(2, tangent.shape, generator=torch.Generator().manual_seed(0)) - 1
+    signs = signs.to(tangent)
+    backwards = _weighed_backwards(recorded, signs, at, direction)
+    return tangent, torch.zeros_like(tangent[:, 0]) if backwards is None else backwards - (signs * tangent).sum(-1)
+
+
+def _recorded(function: Map, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Points ``(n, d)`` that ask for a gradient, and the function's values there."""
+    with torch.enable_grad():
+        at = z.clone().requires_grad_()
+        return at, function(at.clone())  # the function may work in place
 
 
 def _pushed(function: Map, z: Tensor, direction: Tensor) -> tuple[bool, Tensor]:
@@ -86,12 +103,10 @@ def _pushed(function: Map, z: Tensor, direction: Tensor) -> tuple[bool, Tensor]:
         raise ValueError(f"torch has no rule for its second derivatives ({sentence}); {remedy}") from error
 
 
-def _weighed_backwards(recorded: Tensor, at: Tensor, direction: Tensor) -> Tensor | None:
+def _weighed_backwards(recorded: Tensor, weights: Tensor, at: Tensor, direction: Tensor) -> Tensor | None:
     """The derivatives ``(n,)`` of the weighed values along the direction in reverse mode; None where that fails."""
     try:
-        with torch.enable_grad():
-            value = (probe.weights(recorded) * recorded).sum()
-            (gradient,) = torch.autograd.grad(value, at, allow_unused=True)
+        (gradient,) = torch.autograd.grad(recorded, at, weights.expand_as(recorded), allow_unused=True)
     except RuntimeError:
         return None
     return torch.zeros_like(at[:, 0]) if gradient is None else (gradient * direction).sum(-1)

@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
+Slopes = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-_N_POINTS = 3
-_APART = 1e-2  # of these points, relative to 1 + |z|
-# Sizes of batches that must give what the whole batch gives: rows alone, and the last ones together. A map that takes
-# its batch for a sequence, or its mean, gives something else.
-_PARTS = (slice(0, 1), slice(2, 3), slice(1, 3))
+_APART = 1e-2  # of points beside one, relative to 1 + |z|
+_NUMBERS = (0, 1, 2, 8, 10, 12)  # how many times that; the last ones replace the first, and must change what mixes rows
+_MOST_APART = 1e3  # times eps: what rounding may do to a value between two calls
+# Places in batches of all sizes differ by rounding, which half precision or chaos enlarges, by some times the values'
+# roughness at these distances, relative to 1 + |z|.
+_ROUGHNESS_AT = (2**-7, 2**-8, 2**-9, 2**-10)
+_MOST_ROUGH = 10
 _FIRST_STEP = {torch.float32: 5e-3, torch.float64: 6e-6}  # of a difference quotient: eps^(1/3), relative to 1 + |z|
 _STEPS = (
     1,
@@ -23,12 +26,48 @@ _STEPS = (
 _DISAGREEMENT = 0.1  # relative, beyond which a gradient is not that of the values
 _BENT = 0.1  # second over first differences, beyond which neither is a derivative
 _ROUNDING = 32  # times eps: what rounding may do to a value, relative to the largest
+# Where they disagree, segments are sampled: of this length and smaller ones, down to about the square root of eps.
+_LONGEST, _SHORTER, _N_SAMPLES = 0.4, 4, 9
+_WRONG = 0.03  # relative, beyond what this leaves open
+_MODES_APART = 0.01  # and where two ways to find one derivative are compared
+_FLAT = 1e3  # times eps: derivatives in one unit of z, relative to the values, that say nothing
 
 
-def neighbours(z: Tensor) -> Tensor:
-    """A few different points ``(n, d)``, of which the first is ``z (1, d)`` and the others are near it."""
-    number = torch.arange(_N_POINTS, dtype=z.dtype, device=z.device).unsqueeze(-1)
-    return z + _APART * (1 + z.abs()) * number * _pattern((_N_POINTS, z.shape[-1]), z.dtype, z.device)
+def batches(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Three batches ``(n, d)`` of different points near ``z (1, d)``: any two share one row, in its place, and nothing
+    else. The first ends with z; equal points in one batch would hide a map that mixes its rows."""
+    number = torch.tensor(_NUMBERS, dtype=z.dtype, device=z.device).unsqueeze(-1)
+    near = z + _APART * (1 + z.abs()) * number * _pattern((len(_NUMBERS), z.shape[-1]), z.dtype, z.device)
+    return tuple(near[rows] for rows in ([1, 2, 0], [1, 4, 5], [3, 4, 0]))
+
+
+def mixes_rows(first: Tensor, second: Tensor, third: Tensor) -> bool:
+    """Whether the values ``(n, ...)`` of ``batches`` show that a row changes with what else is in its batch.
+
+    Batches of one size are compared, as their rows are computed alike: rounding does not tell them apart.
+    """
+    shared = ((first[0], second[0]), (second[1], third[1]), (first[2], third[2]))
+    return any(differ(one, other) for one, other in shared)
+
+
+def depends_on_place(function: Function, z: Tensor, values: Tensor, alone: Tensor) -> bool:
+    """Whether the last of ``values (n, ...)`` at ``z (n, d)`` and its value ``alone (1, ...)`` in a batch of one differ
+    by more than rounding."""
+    if alone.shape != values[-1:].shape:
+        return True
+    apart = _largest_change(alone, values[-1:])
+    if apart <= _MOST_APART * torch.finfo(z.dtype).eps * float(torch.nan_to_num(values, 0.0, 0.0, 0.0).abs().max()):
+        return False
+    steps = [step * directions(z) for step in _ROUGHNESS_AT]
+    ahead, behind = ([function(z + sign * step) for step in steps] for sign in (1, -1))
+    # where it is constant beside z, it may enlarge what a place rounds by anything
+    constant = all(torch.equal(beside, values) for beside in (*ahead, *behind))
+    rough = max(_largest_change(a + b, 2 * values) for a, b in zip(ahead, behind, strict=True))
+    return not constant and apart > _MOST_ROUGH * rough
+
+
+def _largest_change(one: Tensor, other: Tensor) -> float:
+    return float(torch.nan_to_num(one - other, 0.0, 0.0, 0.0).abs().max())
 
 
 def differ(one: Tensor, other: Tensor) -> bool:
@@ -38,14 +77,8 @@ def differ(one: Tensor, other: Tensor) -> bool:
         return True
     finite = torch.isfinite(one) & torch.isfinite(other)
     one, other = (torch.where(finite, x, 0.0) for x in (one, other))
-    tolerance = 1e3 * torch.finfo(one.dtype).eps
+    tolerance = _MOST_APART * torch.finfo(one.dtype).eps
     return not torch.allclose(one, other, rtol=tolerance, atol=tolerance * float(one.abs().max()))
-
-
-def depends_on_batch(function: Function, z: Tensor, values: Tensor, alone: Tensor) -> bool:
-    """Whether the rows of ``values (n, ...)`` at ``z (n, d)`` change with what else is in the batch. ``alone`` is the
-    value ``(1, ...)`` of the first."""
-    return any(differ(alone if part.start == 0 else function(z[part]), values[part]) for part in _PARTS)
 
 
 def derivative_disagrees(function: Function, z: Tensor, claimed: Tensor, values: Tensor) -> bool:
@@ -76,6 +109,59 @@ def derivative_disagrees(function: Function, z: Tensor, claimed: Tensor, values:
         if most(right):
             return False
     return most(known & ~right)
+
+
+def slopes_are_wrong(function: Function, slopes: Slopes, z: Tensor) -> bool:
+    """Whether derivatives are beyond doubt not those of the values, for most rows ``z (n, d)``.
+
+    On segments of several lengths the mean derivative must be the difference quotient of the ends. Kinks and chaos show
+    in how much the derivatives vary, low precision and rounding in how rough the values are; both are allowed for.
+
+    Args:
+        function: a callable ``(n, d) -> (n, m)`` whose rows are independent.
+        slopes: its derivatives ``(n, m)`` at points ``(n, d)`` along directions ``(n, d)``, and by how much they differ
+            ``(n,)`` from those found in another way, in which a part may be missing.
+        z: ``(n, d)``.
+    """
+    n, direction = len(z), directions(z)
+    eps, smallest = torch.finfo(z.dtype).eps, math.sqrt(torch.finfo(z.dtype).tiny)
+    samples = torch.linspace(-1, 1, _N_SAMPLES, dtype=z.dtype, device=z.device)
+    n_wrong = torch.zeros(n, device=z.device)
+    for n_shorter in range(math.floor(math.log(_LONGEST / math.sqrt(eps), _SHORTER))):
+        half = _LONGEST / _SHORTER**n_shorter
+        at = (z + half * samples[:, None, None] * direction).flatten(0, 1)
+        try:
+            values, (claimed, apart) = function(at.clone()), slopes(at, direction.repeat(_N_SAMPLES, 1))
+        except (RuntimeError, ValueError, IndexError):  # beyond the map's domain
+            continue
+        # one scale per row, so that squares neither overflow nor underflow
+        values, claimed, apart = (x.unflatten(0, (_N_SAMPLES, n)) for x in (values, claimed, apart))
+        scale = torch.maximum(*(x.abs().amax((0, 2), keepdim=True) for x in (values, claimed))).clamp_min(smallest)
+        changes = values.ne(values[0]).any(0)  # a value that underflows, saturates or is rounded away says nothing
+        values, claimed, apart = values / scale, changes * claimed / scale, apart / scale[..., 0]
+        found, mean = (values[-1] - values[0]) / (2 * half), _simpson(claimed)
+        rough = _noise(values, order=4) + 0.5 * eps * values.norm(dim=-1).amax(0)
+        error = 4 * (rough / half + _noise(claimed, order=2) / math.sqrt(_N_SAMPLES))
+        size = found.norm(dim=-1).maximum(mean.norm(dim=-1))
+        flat = _FLAT * eps * values.norm(dim=-1).amax(0)
+        tells = torch.isfinite(size + error) & (4 * error < size) & (size > flat) & changes.any(-1)
+        wrong = (found - mean).norm(dim=-1) > error + _WRONG * size
+        wrong |= apart.square().mean(0).sqrt() > error + _MODES_APART * size
+        n_wrong += tells * torch.where(wrong, 1, -1)
+    return most(n_wrong >= 2)
+
+
+def _noise(samples: Tensor, *, order: int) -> Tensor:
+    """The size ``(n,)`` of what is not smooth in ``samples (N, n, m)`` at equal distances, from their differences."""
+    differences = samples.diff(n=order, dim=0)
+    return (differences.square().sum(-1).mean(0) / math.comb(2 * order, order)).sqrt()
+
+
+def _simpson(samples: Tensor) -> Tensor:
+    """The mean over the first dimension of an odd number of samples at equal distances, by Simpson's rule."""
+    weight = torch.full((len(samples),), 2.0, dtype=samples.dtype, device=samples.device)
+    weight[1::2], weight[0], weight[-1] = 4.0, 1.0, 1.0
+    return torch.tensordot(weight / weight.sum(), samples, dims=1)
 
 
 def most(rows: Tensor) -> bool:

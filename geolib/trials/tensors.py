@@ -7,8 +7,6 @@ from geolib import checks
 from geolib.trials import probe
 from geolib.trials.probe import Function
 
-_ASYMMETRY = 1e3  # times eps: what rounding may do to a symmetric matrix, relative to its largest entry
-
 
 def checked(function: Function, z: Tensor) -> Tensor:
     """The tensors ``(..., d, d)`` at ``z (..., d)``, their shape, kind and finiteness checked."""
@@ -43,18 +41,24 @@ def try_tensors(function: Function, z: Tensor) -> None:
         checks.finite("metric", M, at=z)
     z, M = z[finite], M[finite]
     refuse_indefinite(M, z)
-    several = probe.neighbours(z[:1])
-    values, again, alone = function(several), function(several), function(z[:1])
-    if probe.differ(values, again):
+    several, *others = probe.batches(z[:1])
+    values, alone = function(several), function(z[:1])
+    mixed = probe.mixes_rows(values, *(function(batch) for batch in others))
+    if mixed and probe.differ(values, function(several)):
         raise ValueError("metric: two calls with the same z differ; a fixed metric is expected (dropout? sampling?)")
-    if probe.depends_on_batch(function, several, values, alone):
+    if mixed or probe.depends_on_place(function, several, values, alone):
         raise ValueError("metric: a point's value depends on the rest of its batch; independent rows are expected")
     weight = probe.weights(values)
 
     def weighed(x: Tensor) -> Tensor:
         return (weight * function(x)).flatten(1).sum(-1, keepdim=True)
 
-    if probe.derivative_disagrees(weighed, several, _derivatives(weighed, several), weighed(several)):
+    def slopes(x: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+        return _derivatives(weighed, x, direction), torch.zeros_like(x[:, 0])
+
+    claimed = slopes(several, probe.directions(several))[0]
+    suspect = probe.derivative_disagrees(weighed, several, claimed, weighed(several))
+    if suspect and probe.slopes_are_wrong(weighed, slopes, several):
         raise ValueError(
             "metric: its value changes with z, but its gradient is not that of its values; is a part of it detached, "
             "under no_grad, or in NumPy? Write it with torch operations throughout, or tabulate() it"
@@ -65,9 +69,14 @@ def refuse_indefinite(M: Tensor, z: Tensor) -> None:
     """Stop where one of the tensors ``(n, d, d)`` at ``z (n, d)`` is not symmetric or not positive semidefinite."""
     kind = torch.finfo(M.dtype)
     size = M.abs().flatten(1).amax(-1)
-    crooked = (M - M.mT).abs().flatten(1).amax(-1) > _ASYMMETRY * kind.eps * size
+    apart = (M - M.mT).abs().flatten(1).amax(-1)
+    crooked = apart > kind.eps**0.5 * size  # as far as rounding takes an inverse whose condition number is as large
     if bool(crooked.any()):
-        raise ValueError(f"metric: not symmetric at {int(crooked.sum())} of {len(z)} points, {_first(crooked, z)}")
+        largest = float((apart / size).amax())
+        raise ValueError(
+            f"metric: not symmetric at {int(crooked.sum())} of {len(z)} points, by up to {largest:.2g} of its largest "
+            f"entry, {_first(crooked, z)}; if rounding does that, float64 or (M + M.mT) / 2 helps"
+        )
     eigenvalues = torch.linalg.eigvalsh(M)
     negative = eigenvalues[:, 0] < -(kind.eps**0.5) * eigenvalues[:, -1].abs()
     if bool(negative.any()):
@@ -83,18 +92,18 @@ def _first(rows: Tensor, z: Tensor) -> str:
     return f"first at z = [{', '.join(f'{c:.6g}' for c in first)}]"
 
 
-def _derivatives(function: Function, z: Tensor) -> Tensor:
-    """Those ``(n, 1)`` of a function ``(n, d) -> (n, 1)`` along ``probe.directions(z)``, in reverse mode."""
+def _derivatives(function: Function, z: Tensor, direction: Tensor) -> Tensor:
+    """Those ``(n, 1)`` of a function ``(n, d) -> (n, 1)`` at ``z (n, d)`` along directions, in reverse mode."""
     with torch.enable_grad():
         at = z.clone().requires_grad_()
         try:
             recorded = function(at.clone())
+            if not recorded.requires_grad:
+                return torch.zeros_like(z[:, :1])
+            (gradient,) = torch.autograd.grad(recorded.sum(), at, allow_unused=True)
         except RuntimeError as error:
             raise ValueError(
                 f"metric: failed on points that ask for a gradient: {error} Write it with torch operations throughout, "
                 f"or tabulate() it"
             ) from error
-        if not recorded.requires_grad:
-            return torch.zeros_like(z[:, :1])
-        (gradient,) = torch.autograd.grad(recorded.sum(), at, allow_unused=True)
-    return torch.zeros_like(z[:, :1]) if gradient is None else (gradient * probe.directions(z)).sum(-1, keepdim=True)
+    return torch.zeros_like(z[:, :1]) if gradient is None else (gradient * direction).sum(-1, keepdim=True)

@@ -1,12 +1,14 @@
 """What is tried before work is spent: gradients, rows, symmetry and definiteness, and no false alarms."""
 
 import math
+import os
 import warnings
 
 import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
+from decoders import random_decoder
 from problems import SPACES, half_plane, mlp, seeded, wall_metric
 from torch import nn
 
@@ -16,6 +18,7 @@ from geolib.trials.tensors import try_tensors
 
 pytestmark = pytest.mark.smoke
 
+N_RANDOM_DECODERS = 100_000 if os.environ.get("GEOLIB_SOAK") == "1" else 150
 DTYPE = torch.float64
 A, B = torch.tensor([[-3.0, 0.5], [3.0, 0.5]], dtype=DTYPE)
 plane = half_plane().metric
@@ -227,6 +230,83 @@ HARMLESS = {
 @pytest.mark.parametrize("what", HARMLESS)
 def test_rounding_and_narrow_features_raise_no_alarm(what):
     try_map("mean", HARMLESS[what], torch.full((1, 2), 0.5))
+
+
+@pytest.mark.soak
+@pytest.mark.filterwarnings("ignore:mean. torch's forward mode", "ignore:There is a performance drop")
+def test_random_decoders_raise_no_alarm():
+    """Of any width, depth, scale and kind. Where values overflow, saying so is right."""
+    outcomes = [outcome_of_a_trial(seed) for seed in range(N_RANDOM_DECODERS)]
+    assert [what for what in outcomes if what not in ("fine", "overflows")] == []
+    assert outcomes.count("fine") > 0.9 * N_RANDOM_DECODERS
+
+
+def outcome_of_a_trial(seed):
+    decoder, z, what = random_decoder(seed)
+    try:
+        value = try_map("mean", decoder, z)[0]
+    except ValueError as error:
+        return "overflows" if not torch.isfinite(decoder(z)).all() else f"{what}: {error}"
+    assert torch.equal(value, decoder(z)), what
+    return "fine"
+
+
+def test_a_layer_of_a_random_decoder_that_is_detached_is_refused():
+    """However the layer is cut off."""
+    refused = []
+    for seed in range(24):
+        g = torch.Generator().manual_seed(seed)
+        dtype = (torch.float32, DTYPE)[seed % 2]
+        first, last = (torch.randn(*shape, generator=g, dtype=DTYPE).to(dtype) for shape in ((3, 40), (40, 90)))
+        cut = CUTS[seed % len(CUTS)]
+        try:
+            try_map("mean", lambda z: cut((z @ first).tanh()) @ last + 0.3 * z.sum(-1, keepdim=True), first[:, :1].mT)  # noqa: B023
+        except ValueError as error:
+            assert "its gradient in z is not that of its values" in str(error)
+            refused.append(seed)
+    assert len(refused) == 24
+
+
+class Doubled(torch.autograd.Function):
+    """The identity, with twice its gradient."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return 2 * slope
+
+
+CUTS = (
+    torch.detach,
+    lambda x: 0.7 * x + 0.3 * x.detach(),
+    lambda x: torch.from_numpy(x.detach().numpy()),
+    Doubled.apply,
+)
+
+
+@pytest.mark.parametrize("where", ["last place", "number of rows"])
+def test_rows_that_depend_on_their_place_are_refused(where):
+    net = mlp()
+    place = {
+        "last place": lambda x: x + 0.01 * torch.arange(len(x))[:, None],
+        "number of rows": lambda x: x * (1 + 0.01 * len(x)),
+    }
+    with pytest.raises(ValueError, match=r"^mean: a point's value depends on the rest of its batch"):
+        PullbackMetric(lambda z: place[where](net(z)))(A)
+
+
+def test_a_metric_by_an_inverse_is_as_symmetric_as_rounding_leaves_it():
+    scatter = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)) * torch.logspace(0, 2, 5)
+    covariance = scatter.mT @ scatter
+    z = torch.randn(3, 5)
+    inverse = torch.linalg.inv(covariance)
+    assert not torch.equal(inverse, inverse.mT)
+    try_tensors(lambda z: inverse.expand(*z.shape, 5), z)
+    with pytest.raises(ValueError, match=r"not symmetric at 3 of 3 points, by up to 0\.001.*\(M \+ M\.mT\) / 2 helps"):
+        try_tensors(lambda z: (torch.eye(5) + 0.001 * torch.ones(5, 5).triu(1)).expand(*z.shape, 5), z)
 
 
 def test_metrics_of_all_spaces_raise_no_alarm(generator):
