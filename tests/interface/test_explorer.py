@@ -120,6 +120,12 @@ def test_stored_values_come_back(generator):
     torch.testing.assert_close(unpacked(scene.steps(values)).float(), values, rtol=0, atol=1e-3)
 
 
+def test_what_is_not_a_number_is_none():
+    assert scene.known(float("nan")) is None
+    assert scene.known(torch.tensor(0.25)) == 0.25
+    assert json.loads(json.dumps(scene.known(torch.tensor(2.0)), allow_nan=False)) == 2.0
+
+
 def test_a_setting_has_one_name_on_both_sides(explorer):
     choices = explorer.scene["choices"]
     for one in (FIRST, study.Setting("network"), study.Setting("ensemble"), study.Setting("rbf", 2.0, 64, 1e-5)):

@@ -185,6 +185,23 @@ def test_an_atlas_mixes_its_images():
     torch.testing.assert_close(found, torch.stack([100 + 50 * x, 40 * y], dim=-1) / 255, rtol=0, atol=1e-6)
 
 
+def test_what_has_no_length_is_said_in_words():
+    curve = {"sentence": "the metric is not finite", "residual": None, "index": 0, "status": "NOT_FINITE"}
+    solved = {**curve, "sentence": "a geodesic", "residual": 2.5e-5, "index": 1, "status": "CONVERGED"}
+    said = node(
+        """print([percent(null), percent(0.125), averageInWords({ mean: null, half: null, n: 0, converged: 0 }),
+            ...given.curves.map(solvedInWords)].join('|'));""",
+        curves=[curve, solved],
+    )
+    assert said.split("|") == [
+        "–",
+        "12.5 %",
+        "Algorithm 1 found no curve with a length: the metric is not finite there.",
+        "Kernel: the metric is not finite. NOT_FINITE.",
+        "Kernel: a geodesic. Certificate 2.5e-5, index 1, CONVERGED.",
+    ]
+
+
 def test_a_contour_lies_where_the_values_are():
     program = """
     const values = Float64Array.from({ length: 441 }, (_, k) => Math.hypot(Math.floor(k / 21) - 10, (k % 21) - 10));

@@ -43,9 +43,16 @@ const TOUR = [
   },
 ];
 
+/** What the kernel's solver says of its curve. */
+export function solvedInWords({ sentence, residual, index, status }) {
+  const certificate = residual === null ? "" : ` Certificate ${residual.toExponential(1)}, index ${index},`;
+  return `Kernel: ${sentence}.${certificate} ${status}.`;
+}
+
 /** The mean of Algorithm 1, in words. */
 export function averageInWords(found) {
   if (!found) return "";
+  if (found.mean === null) return "Algorithm 1 found no curve with a length: the metric is not finite there.";
   const margin = found.half === null ? "" : ` ± ${found.half.toFixed(2)}`;
   const rest = found.converged < found.n ? `; ${found.converged} curves converged` : "";
   return `Over ${found.n} pairs, the curve is ${found.mean.toFixed(2)}${margin} % shorter on average (Algorithm 1${rest}).`;
@@ -375,14 +382,14 @@ class Explorer extends Variances {
     put("length-line", show(fast.line));
     put("length-fast", show(fast.length));
     put("gain-fast", percent(fast.improvement));
-    put("length-exact", exact ? show(exact.length) : "–");
-    put("gain-exact", exact ? percent(exact.improvement) : "–");
-    put("difference-line", exact ? signed(fast.line / exact.line_length - 1) : "–");
-    put("difference-fast", exact ? signed(fast.length / exact.length - 1) : "–");
+    // a curve across a place where the metric is not finite has no length
+    const known = exact && exact.length !== null && exact.line_length !== null;
+    put("length-exact", known ? show(exact.length) : "–");
+    put("gain-exact", known ? percent(exact.improvement) : "–");
+    put("difference-line", known ? signed(fast.line / exact.line_length - 1) : "–");
+    put("difference-fast", known ? signed(fast.length / exact.length - 1) : "–");
     const waiting = this.requests ? "The kernel’s solver refines the curve when the hand rests." : "The exact curve needs a kernel: run notebook 16.";
-    this.exactText.textContent = exact
-      ? `Kernel: ${exact.sentence}. Certificate ${exact.residual.toExponential(1)}, index ${exact.index}, ${exact.status}.`
-      : waiting;
+    this.exactText.textContent = exact ? solvedInWords(exact) : waiting;
     this.average.textContent = averageInWords(surface.improvement) ||
       (this.requests ? "Algorithm 1 follows when the hand rests." : "Algorithm 1 was not run for this setting.");
     this.code.value = codeOf(this.setting, this.ends, this.scene.choices, this.scene.run);

@@ -72,7 +72,7 @@ class Pairs extends View {
   frameNow() {
     const { pairs, models, thresholds, strips: stored } = this.scene;
     const threshold = thresholds[this.place];
-    const near = pairs.map(({ difference }) => 100 * difference <= threshold);
+    const near = pairs.map(({ difference }) => difference !== null && 100 * difference <= threshold);
     const gains = pairs.filter((_, k) => near[k]).flatMap(({ improvements }) => improvements);
     const largest = gains.length ? ` None of their lines can be shortened by more than ${percent(Math.max(...gains))}.` : "";
     const count = `${gains.length / 2} of ${pairs.length} pairs are comparable at ${threshold} percentage points.${largest}`;

@@ -16,9 +16,9 @@ function show(value) {
   return Math.abs(value) >= 1000 ? value.toExponential(2) : String(Number(value.toPrecision(3)));
 }
 
-/** A share in per cent. */
+/** A share in per cent; null where it is not known. */
 function percent(share) {
-  return `${(100 * share).toFixed(1)} %`;
+  return share === null ? "–" : `${(100 * share).toFixed(1)} %`;
 }
 
 /** A share in per cent, with its sign. */

@@ -125,13 +125,17 @@ def table(landscape: Landscape) -> dict[str, Any]:
 
 def improvement(samples: RelativeImprovement) -> dict[str, Any]:
     """A small Algorithm 1: its mean and half the width of its interval, in per cent, and how many curves were found."""
-    half = samples.half_width
     return {
-        "mean": 100 * samples.mean,
-        "half": None if math.isnan(half) else 100 * half,
-        "n": len(samples.improvement),
-        "converged": int(samples.geodesic.converged.sum()),
+        "mean": known(100 * samples.mean),
+        "half": known(100 * samples.half_width),
+        "n": samples.n_pairs,
+        "converged": samples.n_converged,
     }
+
+
+def known(value: float) -> float | None:
+    """A number, and None for NaN, which JSON does not have: the metric is not finite there."""
+    return None if math.isnan(value) else float(value)
 
 
 def variances(
@@ -205,8 +209,7 @@ def step_sizes(found: StepSizes, *, notice: str = "") -> dict[str, Any]:
 
 def mean_improvement(samples: RelativeImprovement) -> dict[str, float | None]:
     """The mean of Algorithm 1 and half the width of its interval, as fractions."""
-    half = samples.half_width
-    return {"mean": samples.mean, "half": None if math.isnan(half) else half}
+    return {"mean": known(samples.mean), "half": known(samples.half_width)}
 
 
 def pairs(found: TwoModels, *, notice: str = "") -> dict[str, Any]:
@@ -225,7 +228,11 @@ def pairs(found: TwoModels, *, notice: str = "") -> dict[str, Any]:
         "view": "pairs",
         "models": list(NAMES),
         "pairs": [
-            {"labels": [int(labels[k]) for k in ends], "improvements": list(shares), "difference": difference}
+            {
+                "labels": [int(labels[k]) for k in ends],
+                "improvements": [known(share) for share in shares],
+                "difference": known(difference),
+            }
             for *ends, shares, difference in zip(
                 found.first.tolist(),
                 found.second.tolist(),
@@ -272,7 +279,7 @@ def _pairs(found: Found) -> list[dict[str, Any]]:
         {
             "ends": [g.test_latents[k].tolist() for k in ends],
             "labels": [int(g.test_labels[k]) for k in ends],
-            "improvement": float(improved),
+            "improvement": known(improved),
         }
         for *ends, improved in zip(found.first, found.second, found.exact.improvement, strict=True)
     ]

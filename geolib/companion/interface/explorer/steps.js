@@ -22,6 +22,7 @@ export function meanOf(values, quantile) {
 }
 
 function inWords({ mean, half }) {
+  if (mean === null) return "not finite";
   return half === null ? `${(100 * mean).toFixed(2)} %` : `${(100 * mean).toFixed(2)} ± ${(100 * half).toFixed(2)} %`;
 }
 
@@ -142,7 +143,7 @@ class Steps extends View {
     cells.largest.textContent = whole ? percent(Math.max(...gains)) : "…";
     cells.more.textContent = whole ? `${gains.filter((x) => x >= 0.01).length} of ${gains.length}` : "…";
     cells.exact.textContent = exact ? inWords(exact) : this.requests ? "follows when the hand rests" : "needs a kernel";
-    cells.difference.textContent = whole && exact ? signed(own.mean - exact.mean) : "–";
+    cells.difference.textContent = whole && exact && exact.mean !== null ? signed(own.mean - exact.mean) : "–";
     this.root.dataset.shown = `${this.place} ${curves.length}`;
   }
 }

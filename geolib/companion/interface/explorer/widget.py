@@ -129,10 +129,10 @@ class Explorer(Variances):
         status = Status(int(curve.status))
         return {
             "points": curve.points.tolist(),
-            "length": float(curve.length),
-            "line_length": float(curve.line_length),
-            "improvement": float(curve.improvement),
-            "residual": float(curve.residual),
+            "length": scene.known(curve.length),
+            "line_length": scene.known(curve.line_length),
+            "improvement": scene.known(curve.improvement),
+            "residual": scene.known(curve.residual),
             "index": int(curve.index),
             "status": status.name,
             "sentence": status.sentence,
