@@ -34,7 +34,7 @@ endif
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help env figures quick full reference texts explorer lab test smoke soak bench lint strip lock clean distclean
+.PHONY: help env figures quick full reference texts explorer lab test smoke soak coverage mutants bench lint strip lock clean distclean
 
 # Three profiles, one pipeline: each writes into a folder of its own, and so does another recipe.
 FIGURES := figures$(if $(filter paper,$(PROFILE)),,/$(PROFILE))$(if $(filter digits,$(RECIPE)),,/$(RECIPE))
@@ -93,7 +93,8 @@ help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1|/' | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 	@echo "  PROFILE=quick|paper|full   RECIPE=digits|michelis_becker_code (notebooks 01 to 05)   OMP_NUM_THREADS=n   GEOLIB_DATA=folder   GEOLIB_DATA_SOURCE=auto|full|bundled   GEOLIB_VGG=file"
 
-DISPLAY := $(PYTHON) geolib/companion/pipeline/display.py
+# Not called DISPLAY: make would hand its own on to a browser where the environment has one.
+SHOWING := $(PYTHON) geolib/companion/pipeline/display.py
 PIP     := $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check
 
 env: $(READY) ## set up .venv from requirements.lock
@@ -102,9 +103,9 @@ env: $(READY) ## set up .venv from requirements.lock
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@echo "environment: $(VENV) gets the packages of requirements.lock. It takes a minute or two; on Linux torch brings CUDA, several GB."
-	@$(DISPLAY) "environment, 1 of 3, $(VENV):" $(PYTHON) -m venv $(VENV)
-	@$(DISPLAY) "environment, 2 of 3, packages:" $(PIP) -r requirements.lock
-	@$(DISPLAY) "environment, 3 of 3, geolib:" $(PIP) --no-deps --no-build-isolation -e .
+	@$(SHOWING) "environment, 1 of 3, $(VENV):" $(PYTHON) -m venv $(VENV)
+	@$(SHOWING) "environment, 2 of 3, packages:" $(PIP) -r requirements.lock
+	@$(SHOWING) "environment, 3 of 3, geolib:" $(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
 figures: $(FIGURES)/numbers.md ## every figure of the papers (PROFILE=paper: a few seeds)
@@ -166,6 +167,20 @@ smoke: $(READY) ## the tests that are not slow, in a minute
 
 soak: $(READY) ## runs killed twenty times, long fuzzing (hours)
 	GEOLIB_SOAK=1 $(PYTEST) -m soak
+
+QUALITY := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[mutants]'
+
+coverage: $(READY) ## every test, and the share of geolib's lines that they run (95 % are asked)
+	@$(QUALITY)
+	@$(BIN)/python -m coverage erase
+	OMP_NUM_THREADS=1 $(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage combine --quiet
+	@$(BIN)/python -m coverage report
+
+mutants: $(READY) ## change four files in every small way: do their tests notice? (a night; 85 % are asked)
+	@$(QUALITY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run --max-children $(CORES)
+	@$(BIN)/python tests/mutants.py
 
 bench: $(READY) ## measure speed beside other solvers, write benchmarks/results.md
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[bench]' || echo "some of the others cannot be installed here: measuring those that are" >&2

@@ -1,11 +1,17 @@
 """lab: which port is chosen, what is said where it is taken, and whether a browser is opened."""
 
 import os
+import re
+import signal
 import socket
+import subprocess
 import sys
+import time
+import urllib.error
+import urllib.request
 
 import pytest
-from project import run
+from project import ROOT, clean_environment, run
 
 from geolib.companion.cache import store
 from geolib.companion.interface import lab
@@ -150,3 +156,40 @@ def test_make_lab_says_what_a_port_may_be(port, said):
     assert done.returncode != 0
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "killpg"), reason="no process groups on this system")
+def test_make_lab_serves_those_with_the_token_on_this_machine(tmp_path):
+    port = free_port()
+    places = ("HOME", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    environment = clean_environment(**dict.fromkeys(places, tmp_path), DISPLAY="", WAYLAND_DISPLAY="")
+    words = ["make", "-o", ".venv/.ready", f"BIN={os.path.dirname(sys.executable)}", "lab", f"PORT={port}"]
+    with (tmp_path / "log").open("w") as log:
+        server = subprocess.Popen(
+            words, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+
+    def status(query=""):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/status{query}", timeout=60) as answer:
+                return answer.status
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+
+    try:
+        for _ in range(600):
+            said = (tmp_path / "log").read_text()
+            if found := re.search(rf"http://127\.0\.0\.1:{port}/lab/\S*\?token=(\w{{32,}})", said):
+                break
+            assert server.poll() is None, said
+            time.sleep(0.2)
+        assert found, said
+        assert "No display here, so no browser is opened" in said
+        assert [status(), status("?token=guessed"), status(f"?token={found[1]}")] == [403, 403, 200]
+        with pytest.raises(OSError, match=r"refused|timed out|unreachable|not available"):
+            socket.create_connection(("127.0.0.2", port), timeout=5)  # another address of the same machine
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(60)

@@ -159,6 +159,25 @@ def test_each_takes_every_curve_at_its_own_parameters(generator):
         close(curve.each(t)[i], CubicBSpline(curve.control_points[i], curve.knots)(t[i]))
 
 
+def test_curves_are_selected_along_the_first_batch_dimension(generator):
+    curve = spline("uneven", generator, batch=(3, 2))
+    some = curve[torch.tensor([2, 0])]
+    assert torch.equal(some.control_points, curve.control_points[[2, 0]])
+    close(some(T), curve(T)[[2, 0]])
+
+
+def test_everything_is_made_where_the_points_are(generator):
+    points = torch.randn(2, 7, 2, generator=generator, dtype=DTYPE)
+    t = T.clone()
+    with torch.device("meta"):  # whatever is made without the points' device lands there, and cannot be mixed with them
+        curves = [CubicBSpline.fit(points), CubicBSpline.fit(points, n_control=5), CubicBSpline.fit(points[:, :3])]
+        curves += [CubicBSpline(points), CubicBSpline.line(points[0], points[1])]
+        curves += [curve.insert_knot() for curve in curves]
+        made = [x for c in curves for x in (c.control_points, c.knots, c(t), c.velocity(t))]
+    assert {x.device.type for x in made} == {"cpu"}
+    assert all(torch.isfinite(x).all() for x in made)
+
+
 # Ends and lines
 
 
@@ -183,6 +202,7 @@ def test_line_has_constant_speed_whatever_the_knots(knots, generator):
     curve = CubicBSpline.line(start, end, spline(knots, generator).knots)
     close(curve(T), torch.lerp(start[:, None], end[:, None], T[:, None]))
     close(curve.velocity(T), (end - start)[:, None].expand(3, len(T), 2), 1e-11)
+    assert torch.equal(curve.knots, spline(knots, generator).knots)
 
 
 def test_line_has_two_points_between_by_default(generator):
@@ -287,8 +307,10 @@ def test_bad_knots(knots):
 def test_knots_that_fall_or_are_of_another_kind():
     with pytest.raises(ValueError, match="nondecreasing"):
         CubicBSpline(torch.zeros(6, 2), torch.tensor([0.0, 0, 0, 0, 0.6, 0.4, 1, 1, 1, 1]))
-    with pytest.raises(TypeError, match=r"knots: got dtype torch\.float64"):
+    with pytest.raises(TypeError, match=r"^knots: got dtype torch\.float64.* control_points"):
         CubicBSpline(torch.zeros(4, 2), uniform_knots(4, dtype=DTYPE))
+    with pytest.raises(ValueError, match=r"^knots: got shape \(8,\), expected \(9,\)"):
+        CubicBSpline(torch.zeros(5, 2), uniform_knots(4))
 
 
 @pytest.mark.parametrize("method", ["__call__", "velocity"])
@@ -319,7 +341,7 @@ def test_bad_fits():
 def test_bad_lines():
     with pytest.raises((TypeError, ValueError)):
         CubicBSpline.line(torch.tensor([0.0, torch.nan]), torch.zeros(2))
-    with pytest.raises((TypeError, ValueError)):
+    with pytest.raises(TypeError, match=r"^knots: got dtype torch\.float64.* start"):
         CubicBSpline.line(torch.zeros(2), torch.zeros(2), uniform_knots(4, dtype=DTYPE))
 
 

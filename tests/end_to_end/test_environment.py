@@ -22,6 +22,7 @@ import geolib
 pytestmark = pytest.mark.smoke
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+UNLOCKED = ("bench", "mutants")  # extras that one target installs for itself
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
 MODULES = sorted((ROOT / "geolib").rglob("*.py"))
 CORE = [path for path in MODULES if "companion" not in path.parts]
@@ -34,7 +35,7 @@ every_module = pytest.mark.parametrize("path", MODULES, ids=lambda path: str(pat
 
 def declared():
     kinds = PROJECT["optional-dependencies"]
-    extras = itertools.chain.from_iterable(kinds[kind] for kind in kinds if kind != "bench")
+    extras = itertools.chain.from_iterable(kinds[kind] for kind in kinds if kind not in UNLOCKED)
     return [Requirement(line) for line in [*PROJECT["dependencies"], *extras]]
 
 
@@ -63,7 +64,7 @@ def pins(python, platform):
 
 
 def test_the_extras_are_those_the_lock_is_made_of():
-    assert set(PROJECT["optional-dependencies"]) == {"companion", "dev", "bench"}
+    assert set(PROJECT["optional-dependencies"]) == {"companion", "dev", *UNLOCKED}
     assert [canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]] == [
         "torch",
         "numpy",
@@ -304,6 +305,14 @@ def test_targets_that_the_readme_names_exist():
     assert {"figures", "test"} <= named
     for target in sorted(named):
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), f"make {target}"
+
+
+def test_every_promise_names_a_test_that_there_is():
+    promises = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", promises)
+    assert len(named) > 40
+    for file, test in named:
+        assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{file}::{test}"
 
 
 def test_the_readme_lays_out_every_room():
