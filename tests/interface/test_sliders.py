@@ -69,6 +69,18 @@ def test_the_page_of_steps_begins_with_the_solvers_mean(g, steps):
     assert given["notice"] == "bundled"
 
 
+def test_the_page_of_steps_has_the_table_of_the_metric(g, steps):
+    table = steps._found.table
+    expected = geolib.tabulate(g.metric, table.lower, table.upper, resolution=study.RESOLUTION)
+    torch.testing.assert_close(table.logs, expected.logs, rtol=0, atol=2e-3)
+    ends = [
+        geolib.relative_improvement(g.metric, n_samples=N, step_size=size, seed=3, max_steps=1).end
+        for size in (0.1, 2.0)
+    ]
+    for points in (g.test_latents, steps._found.samples.start, *ends):
+        assert bool(((points >= table.lower) & (points <= table.upper)).all())
+
+
 def test_the_kernel_answers_with_algorithm_1_at_another_step(g, steps):
     place = steps.scene["steps"].index(1.5)
     answer = steps.answer({"id": 1, "kind": "improvement", "place": place})

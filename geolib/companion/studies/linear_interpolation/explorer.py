@@ -18,7 +18,6 @@ from geolib import (
     geodesic,
     jacobian,
     relative_improvement,
-    tabulate,
 )
 from geolib.companion.models import generators
 from geolib.companion.models.generators import Generator
@@ -172,24 +171,28 @@ class Explored:
         n_groups = max(GROUPS, GROUPS_PER_CENTER * setting.n_centers)
         return fit_to(*self._groups(math.ceil(math.log2(n_groups))), *centers, setting.zeta)
 
-    @torch.no_grad()
     def _pushed(self, function: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """J^T J ``(m, 2, 2)`` of a map at all nodes, and the sums of its values ``(m,)``.
-
-        The metric of mean and deviation is the sum of both tensors.
-        """
-        basis = torch.eye(2, dtype=self._nodes.dtype, device=self._nodes.device).unsqueeze(1)
-        tensors, sums = [], []
-        for part in self._nodes.split(_AT_ONCE):
-            values, J = jacobian.push_forward(function, part, basis.expand(-1, len(part), -1))
-            J = J.transpose(0, 1)
-            tensors.append(J @ J.mT)
-            sums.append(values.sum(-1))
-        return torch.cat(tensors), torch.cat(sums)
+        return pushed(function, self._nodes)
 
     def _table(self, tensors: Tensor) -> TabulatedMetric:
         side = RESOLUTION + 1
         return TabulatedMetric(tensors.reshape(side, side, 2, 2), self.lower, self.upper)
+
+
+@torch.no_grad()
+def pushed(function: Callable[[Tensor], Tensor], nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """J^T J ``(m, 2, 2)`` of a map at all nodes ``(m, 2)``, and the sums of its values ``(m,)``.
+
+    The metric of mean and deviation is the sum of both tensors.
+    """
+    basis = torch.eye(2, dtype=nodes.dtype, device=nodes.device).unsqueeze(1)
+    tensors, sums = [], []
+    for part in nodes.split(_AT_ONCE):
+        values, J = jacobian.push_forward(function, part, basis.expand(-1, len(part), -1))
+        J = J.transpose(0, 1)
+        tensors.append(J @ J.mT)
+        sums.append(values.sum(-1))
+    return torch.cat(tensors), torch.cat(sums)
 
 
 @dataclass(frozen=True)
@@ -217,7 +220,9 @@ class StepSizes:
         covered = torch.cat([self.g.test_latents, start, reached])
         grid = LatentGrid.around(covered, resolution=RESOLUTION + 1, margin=0.05)
         lower, upper = (torch.stack([grid.x[k], grid.y[k]]) for k in (0, -1))
-        return tabulate(self.g.metric, lower, upper, resolution=RESOLUTION)
+        nodes = torch.cartesian_prod(grid.x, grid.y)
+        tensors = pushed(self.g.vae.mean, nodes)[0] + pushed(self.g.rbf, nodes)[0]
+        return TabulatedMetric(tensors.reshape(RESOLUTION + 1, RESOLUTION + 1, 2, 2), lower, upper)
 
 
 def step_sizes(g: Generator, *, first: float, seed: int) -> StepSizes:
