@@ -134,7 +134,8 @@ def fit_rbf_precision(
 
     Note:
         A cluster whose points coincide gets the median radius of the other clusters. The fit of the weights stops when
-        an update lowers the mean objective by less than 1e-4 nats per target, or after 200 updates.
+        an update lowers the mean objective by less than 1e-4 nats per target, or after 200 updates, with a warning.
+        k-means takes at most 300 iterations.
 
     Source:
         Arvanitidis et al. 2018; Danielou et al. 2024, Sec. 2.3, who fit W by projected gradient descent instead.
@@ -227,6 +228,13 @@ def _fit_weights(v: Tensor, target: Tensor, zeta: float, *, max_updates: int = 2
             if previous - objective < 10 * tolerance:
                 break
             previous = objective
+    else:
+        if tolerance > 0:  # else all updates were asked for
+            warnings.warn(
+                f"fit_rbf_precision: the weights were still improving after {max_updates} updates; take fewer centres, "
+                f"or put a floor under variance_target",
+                stacklevel=5,
+            )
     return weights
 
 

@@ -155,6 +155,13 @@ def test_updates_never_raise_the_objective(n_centers, generator):
     assert fall[0].min() > 0
 
 
+def test_a_fit_says_when_its_updates_are_spent(generator):
+    v, t = torch.rand(2, 40, 10, generator=generator, dtype=DTYPE) + 0.01
+    with pytest.warns(UserWarning, match="fit_rbf_precision: the weights were still improving after 10 updates"):
+        few = _fit_weights(v, 1e-3 * t, 1e-3, max_updates=10)
+    assert torch.equal(few, _fit_weights(v, 1e-3 * t, 1e-3, max_updates=10, tolerance=0))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, DTYPE])
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
 def test_weights_are_not_negative_and_finite(dtype, scale, generator):

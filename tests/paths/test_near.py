@@ -96,6 +96,18 @@ def test_a_callable_has_its_near_pairs_too(generator):
     torch.testing.assert_close(g.length.double(), exact, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("n_segments", [512, 513])
+def test_segments_at_the_rounding_floor_take_no_steps(n_segments, generator):
+    """One segment more than 512 in float32 took a hundred steps on curves eight times as fine, in rounding errors."""
+    net = mlp(gain=2, dtype=torch.float32, D=30)
+    start, step = torch.randn(2, 6, 2, generator=generator)
+    end = start + 0.01 * step / step.norm(dim=-1, keepdim=True)
+    g = geodesic(PullbackMetric(net), start, end, n_segments=n_segments)
+    assert g.converged.all() and g.n_steps.max() <= 2
+    exact = geodesic(PullbackMetric(net.double()), start.double(), end.double()).length
+    torch.testing.assert_close(g.length.double(), exact, rtol=1e-4, atol=0)
+
+
 def test_the_residual_is_that_of_the_line():
     """In the half-plane a horizontal line turns by its length; in float64 the points of a line say the same."""
     metric, distance = as_metric(half_plane().metric), 2e-4
