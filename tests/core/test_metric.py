@@ -50,6 +50,14 @@ def rowwise_jacobian(function, z):
     return torch.stack([jacobian(lambda x: function(x[None])[0], row) for row in z])
 
 
+def rowwise(metric, row):
+    """The immersion of one point, from the maps as they were given."""
+    x = metric.mean(row[None])
+    if metric.std is not None:
+        x = torch.cat([x, metric.std(row[None])], dim=-1)
+    return (x if metric.features is None else metric.features(x))[0]
+
+
 # Exact metrics
 
 
@@ -257,6 +265,47 @@ def test_gradients_do_not_depend_on_chunks(generator):
 
 
 # What a metric tells about itself
+
+
+@pytest.mark.parametrize("chunk_size", [None, 3])
+@every_immersion
+def test_tangents_and_second_derivatives_are_those_of_the_immersion(name, chunk_size, generator):
+    metric, z = METRICS[name](chunk_size=chunk_size), points(7, generator)
+    whole = METRICS[name]()
+    J = rowwise_jacobian(whole.images, z)
+    parts, bent = list(metric.tangents(z)), list(metric.tangents_and_bending(z))
+    assert len(parts) == len(bent) == (2 if metric.std is not None else 1)
+    for found in (parts, bent):
+        torch.testing.assert_close(torch.cat([part[0] for part in found], dim=-1), whole.images(z))
+        torch.testing.assert_close(torch.cat([part[1] for part in found], dim=-1), J.permute(2, 0, 1))
+    torch.testing.assert_close(metric.unchecked(z), J.mT @ J)
+    u = torch.randn(J.shape[:2], generator=generator, dtype=DTYPE)
+    slope = vmap(jacrev(lambda x, v: (rowwise(whole, x) * v).sum()))
+    expected = torch.stack(
+        [jacobian(lambda x, v=v: slope(x[None], v[None])[0], row) for row, v in zip(z, u, strict=True)]
+    )
+    widths = [part[0].shape[-1] for part in bent]
+    blocks = sum(part[2](v) for part, v in zip(bent, u.split(widths, dim=-1), strict=True))
+    torch.testing.assert_close(blocks, expected)
+
+
+def test_an_affine_map_has_no_second_derivatives(generator):
+    A = linear_map(2, 5, 5)
+    (part,) = PullbackMetric(nn.Linear(2, 5, dtype=DTYPE).requires_grad_(False)).tangents_and_bending(
+        points(4, generator)
+    )
+    assert torch.equal(part[2](torch.ones(4, 5, dtype=DTYPE)), torch.zeros(4, 2, 2, dtype=DTYPE))
+    (part,) = PullbackMetric(lambda z: z @ A.T).tangents_and_bending(points(4, generator))
+    assert torch.equal(part[2](torch.ones(4, 5, dtype=DTYPE)), torch.zeros(4, 2, 2, dtype=DTYPE))
+
+
+def test_what_is_not_finite_is_named(generator):
+    metric = PullbackMetric(lambda z: torch.cat([z, z.sqrt()], dim=-1))
+    z = torch.tensor([[1.0, 2.0], [3.0, 0.0]], dtype=DTYPE)
+    with pytest.raises(ValueError, match=r"^metric: .*at z = \[3, 0\]"):
+        metric(z)
+    with pytest.raises(ValueError, match=r"^immersion: .*at z = \[-1, 0\]"):
+        metric.immersion(torch.tensor([[1.0, 2.0], [-1.0, 0.0]], dtype=DTYPE))
 
 
 def test_eq_4_has_no_immersion(generator):
