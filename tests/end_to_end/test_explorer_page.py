@@ -4,8 +4,9 @@ import shutil
 import subprocess
 
 import pytest
+from PIL import Image
 from playwright.sync_api import expect
-from project import small_ensemble, small_generator
+from project import ROOT, small_ensemble, small_generator
 from test_browser import DRAG, browser, page, screenshots, settled, watched  # noqa: F401
 
 import geolib
@@ -194,6 +195,17 @@ def test_a_page_fits_a_desk_and_a_phone_in_light_and_dark(files, watched, tmp_pa
             page.screenshot(path=screenshots(tmp_path) / f"{view}-{name}-{mode}.png", full_page=name == "phone")
     assert grounds == {"rgb(255, 255, 255)", "rgb(22, 24, 27)"}
     assert complaints == []
+
+
+def test_its_picture_is_small_and_shows_the_curve(files, browser, tmp_path):  # noqa: F811
+    path = tmp_path / "explorer.png"
+    html.picture(files["explorer"], path)
+    for one in (path, ROOT / "notebooks" / "explorer.png"):
+        with Image.open(one) as image:
+            assert image.size == (1280, 800)
+            colors = {color for _, color in image.convert("RGB").getcolors(1 << 20)}
+        assert min(max(abs(a - b) for a, b in zip(color, (230, 159, 0), strict=True)) for color in colors) < 12, one
+        assert one.stat().st_size < 300_000
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -179,6 +179,13 @@ def test_the_page_of_every_setting_stays_below_five_megabytes(found, explorer):
     assert n * table + weights + rest < 5e6
 
 
+def test_without_a_browser_there_is_no_picture(monkeypatch, tmp_path):
+    monkeypatch.setattr(page, "BROWSER", None)
+    with pytest.raises(RuntimeError, match="no chromium or chrome here"):
+        page.picture(tmp_path / "explorer.html", tmp_path / "explorer.png")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_the_command_writes_the_page(monkeypatch, tmp_path, tmp_path_factory, capsys):
     generator = small_generator(tmp_path_factory)
