@@ -299,6 +299,22 @@ def test_an_affine_map_has_no_second_derivatives(generator):
     assert torch.equal(part[2](torch.ones(4, 5, dtype=DTYPE)), torch.zeros(4, 2, 2, dtype=DTYPE))
 
 
+def test_bad_points_and_tensors_are_named():
+    metric = PullbackMetric(mlp())
+    for call in (metric, metric.immersion):
+        with pytest.raises(ValueError, match=r"^z: got no points \(shape \(0, 2\)\), expected at least one$"):
+            call(torch.zeros(0, 2, dtype=DTYPE))
+        with pytest.raises(TypeError, match=r"^z: got list"):
+            call([[0.0, 0.0]])
+    assert PullbackMetric(mlp(1, 4, 2))(torch.zeros(1, dtype=DTYPE)).shape == (1, 1)  # one number is a point
+    for formula in (condition_number, magnification_factor, extremal_directions):
+        with pytest.raises(TypeError, match=r"^M: got list"):
+            formula([[1.0]])
+        assert formula(torch.ones(1, 1, dtype=DTYPE)) is not None
+    with pytest.raises(TypeError, match=r"^metric: with std and features together \(Eq\. 4\)"):
+        METRICS["Eq. 4, K < D"]().immersion(torch.zeros(2, dtype=DTYPE))
+
+
 def test_what_is_not_finite_is_named(generator):
     metric = PullbackMetric(lambda z: torch.cat([z, z.sqrt()], dim=-1))
     z = torch.tensor([[1.0, 2.0], [3.0, 0.0]], dtype=DTYPE)
