@@ -18,7 +18,9 @@ from geolib import (
     is_geodesic,
 )
 from geolib.paths.kinks.cells import Cells
+from geolib.paths.kinks.descent import descend
 from geolib.paths.kinks.lengths import exact_length
+from geolib.paths.kinks.model import ALONG
 from geolib.paths.kinks.polygons import Polygons
 from geolib.riemannian import as_metric
 
@@ -185,6 +187,21 @@ def test_lengths_are_exact_across_kinks():
     on_chords = curve_length(metric, fine)
     assert (on_chords < exact * (1 + 1e-12)).all()
     assert torch.allclose(on_chords, exact, rtol=3e-5)
+
+
+def test_a_first_step_does_not_turn_short_segments_round():
+    """It gains more than Newton's step of the length alone, which promises twice what it brings."""
+    metric = PullbackMetric(decoder(nn.ReLU, seed=41, sizes=(3, 32, 32, 50)))
+    lines = torch.stack(list(pairs(20, 3, 42)), dim=1)
+    cells = Cells.of(as_metric(metric), lines)
+    polygons = Polygons.through(cells, lines)
+    rounded, along = torch.ones(20, dtype=torch.bool), torch.full((20,), ALONG, dtype=F64)
+    plain = polygons.gain(cells, rounded, (1e-4, 1e-5), along, 0.0)
+    brought = 1 - polygons.shortened(cells, plain.step).length / polygons.length
+    assert plain.expected.mean() > 2 * brought.mean()
+    corners, _, n_steps = descend(cells, lines, 1e-4, torch.ones(20, dtype=torch.long))
+    assert (n_steps == 1).all()
+    assert (1 - exact_length(cells, corners) / polygons.length).mean() > 1.2 * brought.mean()
 
 
 @pytest.mark.slow
