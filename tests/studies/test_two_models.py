@@ -1,6 +1,7 @@
 """Notebook 05: what it says of pairs in two models, and its panels."""
 
 import dataclasses
+import functools
 import itertools
 from types import SimpleNamespace
 
@@ -24,6 +25,15 @@ from geolib.evaluation import ModelComparison
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("style")]
 
 N = 6
+compare_models = functools.partial(geolib.compare_models, max_steps=5)  # what is asked of them needs no geodesics
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_steps():
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (study, rankings):
+            patch.setattr(module, "compare_models", compare_models)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +47,7 @@ def found(tmp_path_factory):
         models.append(generators.generator(data, vae.eval().requires_grad_(False), n_centers=8, curvature=4.0))
     first, second = generators.test_pairs(data, N, seed=0)
     sides = [(g.metric, g.test_latents[first], g.test_latents[second]) for g in models]
-    comparison = geolib.compare_models(*sides, max_steps=5)
+    comparison = compare_models(*sides)
     half = dataclasses.replace(comparison, threshold=float(comparison.difference.median()))
     return study.TwoModels(tuple(models), first, second, half)
 
@@ -124,7 +134,7 @@ def test_strips_that_are_the_same_are_said_to_be(found):
 def test_retrained_models_get_the_same_pairs(found):
     again = study.measure(found.models, found.first, found.second, found.comparison, [found.models[::-1]])
     (swapped,) = again.retrained
-    expected = geolib.compare_models(
+    expected = compare_models(
         *((g.metric, g.test_latents[found.first], g.test_latents[found.second]) for g in found.models[::-1])
     )
     torch.testing.assert_close(swapped.a.improvement, expected.a.improvement)
@@ -257,7 +267,7 @@ def test_quality_is_entropy_and_distance_along_the_line(found, logistic):
 def test_a_ranking_is_of_the_pairs_of_the_comparison(found, logistic, ranking):
     first, second = generators.test_pairs(found.models[0].data, 8, seed=0)
     sides = [(g.metric, g.test_latents[first], g.test_latents[second]) for g in found.models]
-    assert torch.equal(ranking.comparable, geolib.compare_models(*sides, threshold=0.01).comparable)
+    assert torch.equal(ranking.comparable, compare_models(*sides, threshold=0.01).comparable)
     a, b = (rankings.quality(g, logistic, start, end) for g, (_, start, end) in zip(found.models, sides, strict=True))
     for name in rankings.MEASURES:
         torch.testing.assert_close(ranking.better[name], b[name] - a[name])
