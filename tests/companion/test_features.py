@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -101,6 +102,17 @@ def test_a_fit_is_made_once_for_each_strength(data, monkeypatch):
     monkeypatch.setattr(features, "LogisticRegression", None)  # whoever fits anew fails
     torch.testing.assert_close(fit_logistic(data, strength=1e-3).logits.weight, soft.logits.weight)
     assert fit_logistic(data).strength == 1.0
+
+
+@pytest.mark.slow
+def test_a_fit_of_another_strength_is_not_taken_for_this_one(data, tmp_path, capsys):
+    soft = fit_logistic(data, strength=1e-3)
+    (own,) = (tmp_path / "derived").glob("logistic-*.safetensors")
+    fit_logistic(data)
+    (other,) = set((tmp_path / "derived").glob("logistic-*.safetensors")) - {own}
+    shutil.copy(other, own)
+    torch.testing.assert_close(fit_logistic(data, strength=1e-3).logits.weight, soft.logits.weight)
+    assert f"{own.name} is damaged (made for another configuration: {{" in capsys.readouterr().out
 
 
 @pytest.mark.smoke

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -269,6 +270,13 @@ def test_convolutional_problem(monkeypatch, tmp_path, generator):
     again = convolutional.trained_decoder(data, training)
     assert weights.stat().st_mtime_ns == stamp
     assert torch.equal(problems.convolutional(again, 2, seed=0).start, problem.start)
+    # one of another seed under its name is not taken for it
+    contents = weights.read_bytes()
+    convolutional.trained_decoder(data, convolutional.ConvolutionalTraining(epochs=1, seed=1))
+    (other,) = set(tmp_path.glob("conv-decoder-*.safetensors")) - {weights}
+    shutil.copy(other, weights)
+    convolutional.trained_decoder(data, training)
+    assert weights.read_bytes() == contents
 
 
 def test_the_recipe_of_the_convolutional_decoder_by_profile():

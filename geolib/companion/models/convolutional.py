@@ -48,7 +48,10 @@ def trained_decoder(
         decoder = _trained(_decoder(training.latent_dim), train_latents, data.train_images, training)
         weights.save(path, decoder.state_dict(), configuration)
 
-    tensors, _ = store.cached("conv-decoder", configuration, ".safetensors", build=build, load=weights.load)
+    def load(path: Path) -> dict[str, Tensor]:
+        return weights.load_made_for(path, configuration)[0]
+
+    tensors = store.cached("conv-decoder", configuration, ".safetensors", build=build, load=load)
     decoder = _decoder(training.latent_dim)
     decoder.load_state_dict(tensors)
     decoder.eval().requires_grad_(False).to(device)

@@ -66,7 +66,10 @@ def fit_logistic(data: ImageData, *, strength: float = 1.0, device: torch.device
             weight, bias = (torch.cat([-x, x]) / 2 for x in (weight, bias))
         weights.save(path, {"weight": weight.float(), "bias": bias.float()}, configuration)
 
-    tensors, _ = store.cached("logistic", configuration, ".safetensors", build=build, load=weights.load)
+    def load(path: Path) -> dict[str, Tensor]:
+        return weights.load_made_for(path, configuration)[0]
+
+    tensors = store.cached("logistic", configuration, ".safetensors", build=build, load=load)
     logits = nn.Linear(tensors["weight"].shape[1], len(tensors["weight"]))
     logits.load_state_dict(tensors)
     logits.requires_grad_(False).to(device)

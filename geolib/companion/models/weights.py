@@ -57,6 +57,19 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, json.loads(text)
 
 
+def load_made_for(path: Path, configuration: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """``load`` of a file whose metadata hold this configuration, beside whatever else.
+
+    Raises:
+        ValueError: as ``load``, and for another configuration.
+    """
+    tensors, metadata = load(path)
+    made_for = {part: metadata.get(part) for part in configuration}
+    if made_for != json.loads(json.dumps(configuration)):
+        raise ValueError(f"made for another configuration: {made_for}")
+    return tensors, metadata
+
+
 def check_shapes(tensors: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     """Raise where tensors have other names or shapes than a model's.
 
