@@ -49,7 +49,7 @@ TINY = {
     "n_ends": 3,
     "grid": 32,
     "n_places": 2,
-    "n_rated": 8,
+    "n_rated": 4,
     "n_rung_pairs": 2,
     "n_rung_seeds": 1,
     "n_crossed": 4,
