@@ -230,11 +230,18 @@ def test_a_curve_is_that_of_the_solver(found, explorer):
 
 
 def test_algorithm_1_is_that_of_the_metric(found, explorer):
-    answer = explorer.answer(question(explorer, "improvement"))["improvement"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "PART", 3)  # of 4 pairs
+        first, second, third = (explorer.answer(question(explorer, "improvement")) for _ in range(3))
+    assert third["improvement"] == second["improvement"]
+    assert (first["left"], second["left"]) == (1, 0)
+    assert (first["improvement"]["n"], second["improvement"]["n"]) == (3, 4)
+    answer = second["improvement"]
     options = {"rtol": 1e-3, "max_steps": 20}
     expected = geolib.relative_improvement(found.landscape.metric, n_samples=study.N_SAMPLES, **options)
-    assert answer["mean"] == pytest.approx(100 * expected.mean)
-    assert answer["half"] == pytest.approx(100 * expected.half_width)
+    # curves in a batch and in its parts differ by rounding
+    assert answer["mean"] == pytest.approx(100 * expected.mean, abs=1e-4)
+    assert answer["half"] == pytest.approx(100 * expected.half_width, abs=1e-4)
     assert answer["converged"] == int(expected.geodesic.converged.sum())
 
 

@@ -111,9 +111,15 @@ class Explorer extends Variances {
     super.answered(asked, message);
     if (message.error || asked.kind === "fit") return;
     const key = keyOf(asked.setting);
-    if (asked.kind === "improvement") this.tables.get(key).improvement = message.improvement;
+    if (asked.kind === "improvement") this.averaged(key, asked, message);
     else if (key === keyOf(this.setting) && String(asked.ends) === String(this.ends)) this.exact = message;
     this.say(`${DONE[asked.kind]} in ${message.seconds.toFixed(2)} s.`, "idle");
+  }
+
+  /** A mean over some of the pairs: the others are asked for in parts, so that a fit never waits for all of them. */
+  averaged(key, { setting }, { improvement, left }) {
+    Object.assign(this.tables.get(key), { improvement, left });
+    if (left && key === keyOf(this.setting) && key === keyOf(this.wanted)) this.requests.ask("improvement", { setting });
   }
 
   /** The hand rests: what takes the kernel longer is asked for. */
@@ -122,7 +128,7 @@ class Explorer extends Variances {
       if (!this.requests || this.dragged !== null || keyOf(this.wanted) !== keyOf(this.setting)) return;
       const setting = { ...this.setting };
       if (!this.exact) this.ask("curve", { setting, ends: this.ends.map((z) => [...z]) });
-      if (!this.surface.improvement) this.ask("improvement", { setting });
+      if (!this.surface.improvement || this.surface.left) this.ask("improvement", { setting });
     });
   }
 

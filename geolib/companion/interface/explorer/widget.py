@@ -10,6 +10,7 @@ import traitlets
 
 from geolib.companion.interface.explorer import module, scene
 from geolib.companion.models.generators import Generator
+from geolib.companion.studies.linear_interpolation import explorer as study
 from geolib.companion.studies.linear_interpolation.explorer import Explored, Found, Landscape, Setting, step_sizes
 from geolib.companion.studies.linear_interpolation.two_models import TwoModels
 from geolib.paths.result import Status
@@ -112,6 +113,7 @@ class Explorer(Variances):
 
     def __init__(self, found: Found, *, run: dict[str, Any], notice: str = ""):
         self._seed = run["seed"]
+        self._parts: dict[str, Any] = {}
         self._keep(found.explored, found.landscape)
         Page.__init__(self, scene.scene(found, self._choices, run=run, notice=notice))
 
@@ -120,7 +122,14 @@ class Explorer(Variances):
         return {**super()._answers, "curve": self._curve, "improvement": self._improvement}
 
     def _improvement(self, question: dict[str, Any]) -> dict[str, Any]:
-        return {"improvement": scene.improvement(self._landscape(question).improvement(seed=self._seed))}
+        """The mean over one more part of the pairs, so that a fit need not wait for all; and how many are left."""
+        landscape, parts = self._landscape(question), self._parts
+        if parts.get("of") != landscape.setting:
+            parts.update(of=landscape.setting, found=[])
+        if len(parts["found"]) * study.PART < study.N_SAMPLES:
+            parts["found"].append(landscape.improvement_part(len(parts["found"]), seed=self._seed))
+        found = study.together(parts["found"])
+        return {"improvement": scene.improvement(found), "left": max(0, study.N_SAMPLES - len(found.start))}
 
     def _curve(self, question: dict[str, Any]) -> dict[str, Any]:
         g = self._explored.g

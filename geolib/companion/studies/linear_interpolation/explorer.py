@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from geolib import (
     RBFPrecision,
     checks,
     curve_length,
+    extremal_directions,
     fit_rbf_precision,
     geodesic,
     jacobian,
@@ -25,7 +26,7 @@ from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
 from geolib.companion.studies.linear_interpolation.worst_case import inwards
 from geolib.evaluation import RelativeImprovement
-from geolib.paths.result import Geodesic
+from geolib.paths.result import Geodesic, joined
 from geolib.plane.tabulated import TabulatedMetric
 from geolib.variance import Ensemble, fit_to, place_centers
 
@@ -41,6 +42,8 @@ _AT_ONCE = 256  # nodes, so that memory is reused while it is in the cache
 _FINE = 257  # points along a curve whose length is compared
 N_SAMPLES = 50
 """pairs of the small Algorithm 1"""
+PART = 10
+"""of them that are found at a time while a hand may move"""
 STEPS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """step sizes that notebook 04's slider offers, in latent units"""
 # A pair within a steep wall would take the solver as long as all others together.
@@ -79,6 +82,14 @@ class Landscape:
     def improvement(self, *, seed: int = 0) -> RelativeImprovement:
         """A small Algorithm 1 with the metric itself."""
         return small_algorithm_1(self.metric, 1.0, seed)
+
+    def improvement_part(self, k: int, *, seed: int = 0) -> RelativeImprovement:
+        """The ``k``-th ``PART`` of the pairs of ``improvement``, so that something else can be done in between."""
+        draws = torch.randn(N_SAMPLES, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        start = draws[k * PART : (k + 1) * PART].to(self.table.lower)
+        _, v_max = extremal_directions(self.metric(start))
+        end = start + torch.where((start * v_max).sum(-1, keepdim=True) > 0, -v_max, v_max)
+        return RelativeImprovement(start, end, geodesic(self.metric, start, end, **_SOLVER))
 
     def curve(self, start: Tensor, end: Tensor) -> Geodesic:
         """The geodesics between points ``(..., 2)``, with the metric itself."""
@@ -233,6 +244,14 @@ def step_sizes(g: Generator, *, first: float, seed: int) -> StepSizes:
 def small_algorithm_1(metric: PullbackMetric, step_size: float, seed: int) -> RelativeImprovement:
     """Algorithm 1 on few pairs, to a tolerance of 1e-3 in length and within 20 steps per pair."""
     return relative_improvement(metric, n_samples=N_SAMPLES, step_size=step_size, seed=seed, **_SOLVER)
+
+
+def together(parts: Sequence[RelativeImprovement]) -> RelativeImprovement:
+    """All pairs of several runs of Algorithm 1."""
+    start, end = (torch.cat([getattr(part, name) for part in parts]) for name in ("start", "end"))
+    n = len(start)
+    curves = joined([part.geodesic for part in parts], torch.arange(n, device=start.device), torch.Size([n]))
+    return RelativeImprovement(start, end, curves)
 
 
 def halved(points: Tensor, times: int) -> list[Tensor]:
