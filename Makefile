@@ -121,15 +121,24 @@ full: ## the same pipeline with all seeds and sizes, into figures/full
 
 # Figures from other data are other figures: this file changes when the data that would be found does. It is written while
 # make reads this, as a rule that always runs would make every dry run name every notebook.
-DATA_SEEN := source=$(or $(GEOLIB_DATA_SOURCE),auto) folder=$(GEOLIB_DATA) files=$(if $(GEOLIB_DATA),$(sort $(wildcard $(foreach suffix,gz asf amc,$(GEOLIB_DATA)/*/*.$(suffix))))) vgg=$(GEOLIB_VGG)
+# Names of folders go through no shell, and what looks like a variable in those from the environment is none.
+named  = $(if $(filter command,$(origin $(1))),$($(1)),$(value $(1)))
+empty :=
+FOLDER := $(subst $(empty) $(empty),\ ,$(call named,GEOLIB_DATA))
+DATA_SEEN := source=$(or $(call named,GEOLIB_DATA_SOURCE),auto) folder=$(call named,GEOLIB_DATA) files=$(if $(FOLDER),$(sort $(foreach suffix,gz asf amc,$(wildcard $(FOLDER)/*/*.$(suffix))))) vgg=$(call named,GEOLIB_VGG)
 WANTED := $(filter figures reference $(FIGURES)/%,$(MAKECMDGOALS))
 ifneq ($(WANTED),)
-$(shell { mkdir -p $(FIGURES) && { echo '$(DATA_SEEN)' | cmp -s - $(FIGURES)/.data || echo '$(DATA_SEEN)' > $(FIGURES)/.data; }; } 2>/dev/null)
+ifneq ($(shell mkdir -p $(FIGURES) 2>/dev/null && test -w $(FIGURES) && echo writable),)
+ifneq ($(DATA_SEEN),$(file <$(FIGURES)/.data))
+$(file >$(FIGURES)/.data,$(DATA_SEEN))
+endif
+endif
 endif
 
 # Which notebooks this make will run, in order, so that each can say which of them it is: a dry run tells. In vain where
 # this is one itself.
-DRY_RUN := MAKEFLAGS='$(filter-out -j% --job%,$(MAKEFLAGS))' $(MAKE) --dry-run $(MAKEOVERRIDES) $(WANTED)
+quoted   = '$(subst ','\'',$(1))'
+DRY_RUN := MAKEFLAGS=$(call quoted,$(filter-out -j% --job%,$(MAKEFLAGS)) -- $(MAKEOVERRIDES)) $(MAKE) --dry-run $(WANTED)
 ifneq ($(and $(WANTED),$(if $(findstring n,$(firstword -$(MAKEFLAGS))),,yes)),)
 PLAN := $(shell $(DRY_RUN) 2>/dev/null | sed -nE 's|.*companion.pipeline.execute notebooks/([^ ]*)\.ipynb .*|\1|p')
 endif

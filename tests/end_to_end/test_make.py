@@ -327,3 +327,28 @@ def test_a_make_that_is_too_old_is_told_so():
     done = ask("--dry-run", "help", ".FEATURES=target-specific")
     assert done.returncode != 0
     assert "This Makefile needs GNU Make 4.3 or newer" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["it's $HOME; `touch oops` (#,", "$(shell touch oops)"])
+@pytest.mark.parametrize("given", ["environment", "command"])
+def test_any_name_of_the_folder_with_the_data_is_only_a_name(name, given, tmp_path):
+    """It used to be a word of a shell's command. What make has seen of the data changes only when the data does."""
+    folder = copy_checkout(tmp_path / "copy")
+    data = tmp_path / name
+    (data / "mnist").mkdir(parents=True)
+    (data / "mnist" / "one.gz").touch()
+
+    def seen():
+        words = [] if given == "environment" else [f"GEOLIB_DATA={str(data).replace('$', '$$')}"]
+        environment = {"GEOLIB_DATA": data} if given == "environment" else {}
+        done = run(["make", "--dry-run", *words, "figures"], cwd=folder, **environment)
+        assert done.returncode == 0, done.stderr
+        return (folder / "figures" / ".data").read_text(), (folder / "figures" / ".data").stat().st_mtime_ns
+
+    first = seen()
+    assert f"folder={data} files=" in first[0]
+    assert "one.gz" in first[0]
+    assert seen() == first
+    (data / "mnist" / "two.gz").touch()
+    assert seen()[0] != first[0]
+    assert not [path for path in tmp_path.rglob("oops")]
