@@ -182,6 +182,70 @@ class ReverseMode(nn.Module):
         return value, torch.stack(rows)
 
 
+class RecordedInReverse(nn.Module):
+    """A map whose derivatives torch finds in forward mode, but cannot differentiate, or wrongly: that is done by
+    differentiating twice in reverse mode."""
+
+    def __init__(self, function: Map):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The values at ``x (n, ...)``."""
+        return self.function(x)
+
+    def push_forward(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        """Those and their derivatives along ``tangents (k, n, ...)``."""
+        return _RecordedInReverse.apply(self.function, x, tangents)
+
+    def push_forward_twice(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor, Pull]:
+        """Those, and what takes a cotangent to that at x and to the blocks of the second derivatives."""
+        return push_forward_twice(self.function, x, tangents)
+
+
+class _RecordedInReverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.function = function
+        ctx.save_for_backward(x, tangents)
+        return push_forward(function, x, tangents)
+
+    @staticmethod
+    def backward(ctx, to_value: Tensor, to_derivatives: Tensor) -> tuple[None, Tensor, Tensor]:
+        x, tangents = ctx.saved_tensors
+        recording = torch.is_grad_enabled()  # what this returns is linear in the cotangents, and that is differentiated
+        with torch.enable_grad():
+            at = x if x.requires_grad else x.detach().requires_grad_()
+            value = ctx.function(at.clone())  # the function may work in place
+            total = torch.autograd.grad(value, at, to_value, create_graph=recording, retain_graph=True)[0]
+            slopes = []
+            for tangent, cotangent in zip(tangents, to_derivatives, strict=True):
+                (slope,) = torch.autograd.grad(value, at, cotangent, create_graph=True)
+                (bent,) = torch.autograd.grad((slope * tangent).sum(), at, create_graph=recording, retain_graph=True)
+                slopes.append(slope if recording else slope.detach())
+                total = total + bent
+        return None, total, torch.stack(slopes)
+
+
+# Whose derivative in forward mode torch 2.13 cannot differentiate, or gives a wrong one: of a layer norm it takes the
+# mean and the deviation for constants.
+_FINAL = ("NativeLayerNormBackward", "LinalgSolveExBackward", "GluBackward")
+
+
+def forward_mode_is_final(recorded: Tensor) -> bool:
+    """Whether forward mode cannot be differentiated for a step of what autograd recorded."""
+    seen, found = set(), [recorded.grad_fn]
+    while found:
+        node = found.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().startswith(_FINAL):
+            return True
+        seen.add(node)
+        found += [following for following, _ in node.next_functions]
+    return False
+
+
 def push_forward(function: Map, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
     """``function(x)`` and its derivatives along ``tangents``.
 

@@ -82,6 +82,7 @@ class PullbackMetric:
         # known once the maps were tried
         self._n_features = 0
         self._in_reverse: set[str] = set()
+        self._recorded_in_reverse: set[str] = set()
 
     @property
     def has_immersion(self) -> bool:
@@ -291,6 +292,8 @@ class PullbackMetric:
         function = getattr(self, name)
         if name in self._in_reverse:
             return jacobian.ReverseMode(function)
+        if name in self._recorded_in_reverse:
+            return jacobian.RecordedInReverse(function)
         return function if isinstance(function, nn.Module) else functools.partial(self._call, name)
 
     def _through_features(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -334,7 +337,9 @@ class PullbackMetric:
         return dims
 
     def _tried(self, name: str, z: Tensor) -> Tensor:
-        value, forward = try_map(name, getattr(self, name), z)
+        value, forward, twice = try_map(name, getattr(self, name), z)
+        if not twice:
+            self._recorded_in_reverse.add(name)
         if not forward and name not in self._in_reverse:
             self._in_reverse.add(name)
             warnings.warn(

@@ -13,11 +13,12 @@ _MODES_APART = 0.03  # relative difference of forward and reverse mode, beyond w
 
 
 @torch.no_grad()
-def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
+def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool, bool]:
     """Try what would go wrong later, at one point ``z (1, d)`` and beside it.
 
     Returns:
-        ``function(z)``, and whether torch's forward mode has a rule for everything in it.
+        ``function(z)``, whether torch's forward mode has a rule for everything in it, and whether what it finds can be
+        differentiated.
 
     Raises:
         ValueError: where the function fails, is not finite at z, is random, mixes the rows of a batch, does not depend
@@ -62,7 +63,7 @@ def try_map(name: str, function: Map, z: Tensor) -> tuple[Tensor, bool]:
         raise ValueError(
             f"{name}: its gradient in z is not that of its values; is a part of it detached, under no_grad or in NumPy?"
         )
-    return alone, forward
+    return alone, forward, not jacobian.forward_mode_is_final(recorded)
 
 
 def _slopes(function: Map, z: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:

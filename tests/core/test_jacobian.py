@@ -9,7 +9,7 @@ from problems import conv_decoder, mlp, seeded
 from torch import nn
 from torch.func import jacrev, jvp, vmap
 
-from geolib import PullbackMetric, RBFPrecision, fit_rbf_precision
+from geolib import PullbackMetric, RBFPrecision, expmap, fit_rbf_precision, geodesic
 from geolib.jacobian import push_forward, push_forward_twice
 
 pytestmark = pytest.mark.smoke
@@ -195,3 +195,44 @@ def test_torch_s_own_warnings_do_not_reach_the_user(function):
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+NORM = seeded(lambda: nn.LayerNorm(6), 0)
+
+
+def norm_by_formula(x):
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + NORM.eps).sqrt()
+
+
+def solved(x):
+    A = torch.diag_embed(x.exp()) + 0.1 * x[:, :, None] * x[:, None]
+    return torch.linalg.solve(A, torch.ones_like(x))
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("layer", [NORM, solved, nn.GLU()], ids=["layer norm", "solve", "glu"])
+def test_gradients_of_a_metric_whose_forward_derivative_torch_cannot_differentiate(layer, generator):
+    """torch takes a norm's mean and deviation for constants there: the gradient used to be 70 % off."""
+    first = seeded(lambda: nn.Linear(2, 6), 1)
+    metric = PullbackMetric(lambda z: layer(first(z)))
+    z = torch.randn(3, 2, generator=generator, dtype=torch.float64)
+    at = z.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(metric(at).sum(), at)
+    h = 1e-5
+    steps = torch.eye(2, dtype=torch.float64)[:, None] * h
+    expected = (metric(z + steps) - metric(z - steps)).sum((-1, -2)).T / (2 * h)
+    torch.testing.assert_close(gradient, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_geodesics_through_a_layer_norm_are_those_through_its_formula(generator):
+    first = seeded(lambda: nn.Sequential(nn.Linear(2, 6), nn.Tanh(), nn.Linear(6, 6)), 1)
+    last = seeded(lambda: nn.Linear(6, 5), 3)
+    layered, by_formula = (
+        PullbackMetric(lambda z, norm=norm: last(norm(first(z)))) for norm in (NORM, norm_by_formula)
+    )
+    z = torch.randn(2, 2, generator=generator, dtype=torch.float64)
+    v = 0.1 * torch.randn(2, 2, generator=generator, dtype=torch.float64)
+    torch.testing.assert_close(expmap(layered, z, v), expmap(by_formula, z, v))
+    for method in ("spline", "bvp"):
+        lengths = [geodesic(metric, z, z + v, method=method).length for metric in (layered, by_formula)]
+        torch.testing.assert_close(*lengths, rtol=1e-8, atol=0)
