@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from geolib.checks import NOT_FINITE
 from geolib.curves import straight
 from geolib.paths.certificate import certify, is_geodesic
 from geolib.paths.interpolant import Curve
 from geolib.paths.kinks.cells import Cells
 from geolib.paths.kinks.lengths import measured, polyline
-from geolib.paths.lost import NOT_FINITE
 from geolib.paths.measure import Measured, measure
 from geolib.paths.problem import Problem, Solution, resampled
 from geolib.paths.result import Geodesic, Status

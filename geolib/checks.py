@@ -1,6 +1,7 @@
 """Checks of arguments, with error messages that name the argument, what came and what is allowed."""
 
 import math
+from collections.abc import Callable
 from numbers import Integral, Real
 
 import torch
@@ -9,6 +10,22 @@ from torch import Tensor
 
 class NotFiniteError(ValueError):
     """Something holds NaN or inf."""
+
+
+# what is raised where a metric is not finite; LAPACK says so of matrices, its own or those that a callable factorises
+NOT_FINITE = (NotFiniteError, torch.linalg.LinAlgError)
+
+
+def nan_where_not_finite(function: Callable[..., Tensor], shape: tuple[int, ...], *rows: Tensor) -> Tensor:
+    """``function(*rows)`` for tensors ``(n, ...)``: ``(n, *shape)``, NaN for those rows for which it raises that
+    something is not finite."""
+    try:
+        return function(*rows)
+    except NOT_FINITE:
+        if len(rows[0]) == 1:
+            return rows[0].new_full((1, *shape), math.nan)
+        halves = zip(*(x.tensor_split(2) for x in rows), strict=True)
+        return torch.cat([nan_where_not_finite(function, shape, *half) for half in halves])
 
 
 def latent_points(name: str, z: Tensor, *, min_points: int | None = None) -> None:

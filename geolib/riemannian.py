@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from geolib import checks
 from geolib.metric import Map, PullbackMetric
 from geolib.trials.tensors import checked, try_tensors
 
@@ -38,8 +39,10 @@ class RiemannianMetric:
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         self.source = function
-        self.unchecked: Callable[[Tensor], Tensor] = function
-        """the tensors ``(n, d, d)`` at ``z (n, d)``, finite or not: a solver's trial point may lie anywhere"""
+
+    def unchecked(self, z: Tensor) -> Tensor:
+        """The tensors ``(n, d, d)`` at ``z (n, d)``, finite or not: a solver's trial point may lie anywhere."""
+        return checks.nan_where_not_finite(self.source, (z.shape[-1],) * 2, z)
 
     def __call__(self, z: Tensor) -> Tensor:
         """The tensors ``(..., d, d)`` at ``z (..., d)``, their shape and finiteness checked."""

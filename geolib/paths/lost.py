@@ -6,15 +6,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from geolib import checks
+from geolib.checks import NOT_FINITE, nan_where_not_finite
 from geolib.curves import straight
 from geolib.paths.interpolant import Curve
 from geolib.paths.measure import measure
 from geolib.paths.result import Geodesic, Status
 from geolib.riemannian import RiemannianMetric
-
-# what is raised where the metric is not finite; LAPACK says so of matrices
-NOT_FINITE = (checks.NotFiniteError, torch.linalg.LinAlgError)
 
 # the curves found for rows (b,), in parts with the rows of each
 Solve = Callable[[Tensor], list[tuple[Tensor, Geodesic]]]
@@ -60,20 +57,14 @@ def finite_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segment
 
 def kept_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segments: int, rtol: float) -> Geodesic:
     """The straight lines between pairs ``(B, d)`` that are lost; lengths are NaN where they are not finite."""
-    line = Curve.line(start, end)
 
-    def measured(rows: Tensor) -> Tensor:
-        try:
-            return measure(metric, line[rows], n_segments, rtol).length
-        except NOT_FINITE:
-            if len(rows) == 1:
-                return start.new_full((1,), math.nan)
-            return torch.cat([measured(half) for half in rows.tensor_split(2)])
+    def measured(a: Tensor, b: Tensor) -> Tensor:
+        return measure(metric, Curve.line(a, b), n_segments, rtol).length
 
     length = start.new_full((len(start),), math.nan)
     finite = finite_lines(metric, start, end, n_segments).nonzero()[:, 0]
     if len(finite):
-        length[finite] = measured(finite)
+        length[finite] = nan_where_not_finite(measured, (), start[finite], end[finite])
     bound = metric.chord(start, end)
     return _not_finite(start, end, n_segments, length, torch.where(length < bound, length, bound))
 

@@ -1,5 +1,7 @@
 """A metric z -> M that is given as a callable, tried at a few points."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,12 @@ def checked(function: Function, z: Tensor) -> Tensor:
 
 def _of_shape(function: Function, z: Tensor) -> Tensor:
     """The tensors ``(..., d, d)`` at ``z (..., d)``, their shape and kind checked."""
-    M = function(z)
+    try:
+        M = function(z)
+    except torch.linalg.LinAlgError as error:
+        raise checks.NotFiniteError(
+            f"metric: failed on {z.shape[:-1].numel()} points: {error}; a metric may be NaN where it has no value"
+        ) from error
     expected = (*z.shape, z.shape[-1])
     if not isinstance(M, Tensor) or M.shape != expected:
         got = tuple(M.shape) if isinstance(M, Tensor) else type(M).__name__
@@ -35,9 +42,10 @@ def try_tensors(function: Function, z: Tensor) -> None:
             is random, mixes the rows of a batch, or passes a gradient that is not that of its values.
         TypeError: where it returns another dtype or device.
     """
-    M = _of_shape(function, z)
+    M = checks.nan_where_not_finite(functools.partial(_of_shape, function), (z.shape[-1],) * 2, z)
     finite = torch.isfinite(M).flatten(1).all(-1)
     if not bool(finite.any()):
+        _of_shape(function, z)
         checks.finite("metric", M, at=z)
     z, M = z[finite], M[finite]
     refuse_indefinite(M, z)

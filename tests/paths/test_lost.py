@@ -4,11 +4,24 @@ import pytest
 import torch
 from problems import half_plane, mlp
 
-from geolib import METHODS, GeodesicError, LatentGraph, PullbackMetric, Status, geodesic, geodesics, tabulate
+from geolib import (
+    METHODS,
+    GeodesicError,
+    LatentGraph,
+    PullbackMetric,
+    Status,
+    expmap,
+    geodesic,
+    geodesics,
+    random_walk,
+    tabulate,
+)
+from geolib.checks import NOT_FINITE
 from geolib.curves import straight
-from geolib.paths.lost import NOT_FINITE
+from geolib.paths.flow import FlowStatus
 from geolib.paths.problem import Solution
 from geolib.solvers import SOLVERS
+from geolib.walks import WalkStatus
 
 pytestmark = pytest.mark.smoke
 
@@ -145,6 +158,29 @@ def test_a_graph_goes_without_edges_on_which_the_metric_is_not_finite():
     assert g.converged.all()
     with pytest.raises(ValueError, match="metric on an edge: not finite at"):
         LatentGraph(around_a_hole, latents)
+
+
+def factorised(z):
+    """A metric that LAPACK refuses where x is beyond 1.2."""
+    A = torch.eye(2, dtype=z.dtype) * (1.44 - z[..., :1, None].square()) + 0.1
+    L = torch.linalg.cholesky(A)
+    return L @ L.mT
+
+
+def test_a_metric_that_fails_on_the_way_is_one_that_is_not_finite():
+    start = torch.tensor([[0.0, 0.0], [0.3, 0.2], [0.1, 0.9]], dtype=DTYPE)
+    end = torch.tensor([[1.0, 0.0], [0.8, 0.9], [1.0, -0.9]], dtype=DTYPE)
+    expected = geodesic(factorised, start, end)
+    assert not (expected.status == Status.NOT_FINITE).any()
+    off = torch.tensor([[1.5, 0.0]], dtype=DTYPE)
+    with pytest.raises(ValueError, match=r"metric: failed on .*may be NaN where it has no value"):
+        geodesic(factorised, start, torch.cat([end[:2], off]))
+    ends, codes = expmap(factorised, start, 0.3 * (end - start) + (start[:, :1] == 0) * off, return_status=True)
+    assert codes.tolist() == [FlowStatus.NOT_FINITE, FlowStatus.REACHED, FlowStatus.REACHED]
+    assert ends.isnan().any(-1).tolist() == [True, False, False]
+    walk = random_walk(factorised, start, n_steps=60, step_size=0.2)
+    assert walk.status.tolist().count(WalkStatus.LEFT) > 0
+    assert torch.isfinite(walk.points).all() and (walk.points[..., 0] < 1.25).all()
 
 
 def test_neighbours_have_gradients_as_ever():
