@@ -201,7 +201,9 @@ class _Curves:
     def jumped(self, rows: Tensor) -> Tensor:
         """Whether the curves of ``rows (b,)`` are much longer between their points than at them: ``(b,)``."""
         between = resampled(self.points[rows], 2 * self.n_segments)
-        total = self.energy.metric.squared_segments_in_blocks(between).sum(-1)
+        total = checks.nan_where_not_finite(
+            lambda points: self.energy.metric.squared_segments_in_blocks(points).sum(-1), (), between
+        )
         return ~(2 * total <= self.limit[rows])
 
     @property

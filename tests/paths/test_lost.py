@@ -164,14 +164,15 @@ def factorised(z):
     """A metric that LAPACK refuses where x is beyond 1.2."""
     A = torch.eye(2, dtype=z.dtype) * (1.44 - z[..., :1, None].square()) + 0.1
     L = torch.linalg.cholesky(A)
-    return L @ L.mT
+    return L @ L.mT + torch.eye(2, dtype=z.dtype)
 
 
 def test_a_metric_that_fails_on_the_way_is_one_that_is_not_finite():
     start = torch.tensor([[0.0, 0.0], [0.3, 0.2], [0.1, 0.9]], dtype=DTYPE)
     end = torch.tensor([[1.0, 0.0], [0.8, 0.9], [1.0, -0.9]], dtype=DTYPE)
-    expected = geodesic(factorised, start, end)
-    assert not (expected.status == Status.NOT_FINITE).any()
+    g = geodesic(factorised, start, end)
+    assert g.converged[:2].all()  # the last one may run along the edge
+    assert torch.isfinite(g.length).all() and (g.length <= g.line_length).all()
     off = torch.tensor([[1.5, 0.0]], dtype=DTYPE)
     with pytest.raises(ValueError, match=r"metric: failed on .*may be NaN where it has no value"):
         geodesic(factorised, start, torch.cat([end[:2], off]))
