@@ -267,7 +267,7 @@ def test_gradients_do_not_depend_on_chunks(generator):
 # What a metric tells about itself
 
 
-@pytest.mark.parametrize("chunk_size", [None, 3])
+@pytest.mark.parametrize("chunk_size", [None, 4])
 @every_immersion
 def test_tangents_and_second_derivatives_are_those_of_the_immersion(name, chunk_size, generator):
     metric, z = METRICS[name](chunk_size=chunk_size), points(7, generator)
@@ -310,6 +310,8 @@ def test_bad_points_and_tensors_are_named():
     for formula in (condition_number, magnification_factor, extremal_directions):
         with pytest.raises(TypeError, match=r"^M: got list"):
             formula([[1.0]])
+        with pytest.raises(ValueError, match=r"^M: got shape \(2,\)"):
+            formula(torch.ones(2, dtype=DTYPE))
         assert formula(torch.ones(1, 1, dtype=DTYPE)) is not None
     with pytest.raises(TypeError, match=r"^metric: with std and features together \(Eq\. 4\)"):
         METRICS["Eq. 4, K < D"]().immersion(torch.zeros(2, dtype=DTYPE))
