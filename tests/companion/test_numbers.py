@@ -206,3 +206,17 @@ def test_a_reference_that_cannot_be_made_leaves_the_old_one(make_figures):
     with pytest.raises(FileNotFoundError):
         numbers.main(["--keep"])
     assert {path.name: path.read_bytes() for path in numbers.REFERENCE.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "text", ['{"figure": "01_training", "numb', "", "[1, 2]", "null", '{"figure": "x"}', "\udcff", "[" * 9999]
+)
+def test_a_record_that_is_none_is_named(text, tmp_path, monkeypatch, capsys):
+    """A disk that was full may have cut it off."""
+    path = tmp_path / "01_training.json"
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(ValueError, match=r"01_training\.json: not a figure's record .*; remove it and run make again"):
+        numbers.collect(tmp_path)
+    monkeypatch.setenv("GEOLIB_FIGURES", str(tmp_path))
+    assert numbers.main([]) == 1
+    assert capsys.readouterr().err.startswith(f"{path}: not a figure's record")

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -706,3 +707,15 @@ def test_a_raw_folder_that_cannot_be_made(monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("GEOLIB_RAW", str(tmp_path / "file"))
     assert datasets.load("mnist").source == "bundled"
     assert "cannot create the directory" in capsys.readouterr().out
+
+
+def test_a_file_that_unpacks_to_far_more_than_it_announces_takes_little_memory():
+    header = struct.pack(">II", 0x801, 3)
+    bomb = gzip.compress(header + bytes(2**26))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="3 items announced, so 3 bytes, but more are there"):
+            datasets._parse(bomb, images=False)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()

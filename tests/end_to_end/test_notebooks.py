@@ -509,3 +509,14 @@ def test_a_kernel_that_dies_at_its_start_is_started_once_more(monkeypatch, place
 @pytest.mark.smoke
 def test_the_project_is_the_checkout():
     assert store.PROJECT == ROOT
+
+
+@pytest.mark.parametrize(
+    "value", ["2024-01-01", "2024-01-01 10:00:00", "!!set {a}", "!!binary aGk=", "[1, 2024-01-01]", "{1: 2}"]
+)
+def test_a_parameter_that_no_notebook_can_take_is_refused(value, tmp_path):
+    """YAML takes what looks like a date for one; papermill cannot write it down."""
+    profile = tmp_path / "odd.yaml"
+    profile.write_text(f"seed: {value}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"odd\.yaml: seed: got .*; expected a number"):
+        execute.profile_parameters(profile, NOTEBOOKS[1])

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import math
 import operator
 import os
@@ -306,25 +307,37 @@ def _read(folder: Path, published: Published, source: str) -> _Found:
     return _Found(splits, checksums, verified, source, notice)
 
 
+_PIECE = 2**20  # bytes
+
+
 def _parse(contents: bytes, images: bool) -> np.ndarray:
-    """The array in a gzipped IDX file; gzip checks its own CRC and length."""
-    try:
-        raw = gzip.decompress(contents)
-    except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"not an intact gzip file ({error})") from error
+    """The array in a gzipped IDX file; gzip checks its own CRC and length.
+
+    No more is unpacked than the header announces, whatever the file would unpack to.
+    """
     magic, shape = (0x803, SHAPE) if images else (0x801, ())
     layout = struct.Struct(">" + "I" * (2 + len(shape)))
-    if len(raw) < layout.size:
-        raise ValueError(f"{len(raw)} bytes are too few for an IDX header")
-    found, count, *sizes = layout.unpack_from(raw)
-    if found != magic:
-        raise ValueError(f"magic number {found:#010x}, expected {magic:#010x} ({'images' if images else 'labels'})")
-    if tuple(sizes) != shape:
-        raise ValueError(f"images of {sizes} pixels, expected {list(shape)}")
-    length = count * math.prod(shape)
-    if count == 0 or len(raw) - layout.size != length:
-        raise ValueError(f"{count} items announced, so {length} bytes, but {len(raw) - layout.size} are there")
-    array = np.frombuffer(raw, np.uint8, offset=layout.size)
+    try:
+        with gzip.open(io.BytesIO(contents)) as unpacked:
+            header = unpacked.read(layout.size)
+            if len(header) < layout.size:
+                raise ValueError(f"{len(header)} bytes are too few for an IDX header")
+            found, count, *sizes = layout.unpack(header)
+            if found != magic:
+                kind = "images" if images else "labels"
+                raise ValueError(f"magic number {found:#010x}, expected {magic:#010x} ({kind})")
+            if tuple(sizes) != shape:
+                raise ValueError(f"images of {sizes} pixels, expected {list(shape)}")
+            length = count * math.prod(shape)
+            raw = unpacked.read(length + 1)
+            while unpacked.read(_PIECE):  # to where gzip checks its CRC, in bounded memory
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"not an intact gzip file ({error})") from error
+    if count == 0 or len(raw) != length:
+        there = "more" if len(raw) > length else f"{len(raw)}"
+        raise ValueError(f"{count} items announced, so {length} bytes, but {there} are there")
+    array = np.frombuffer(raw, np.uint8)
     if images:
         return array.reshape(count, -1)
     if array.max() not in CLASSES:

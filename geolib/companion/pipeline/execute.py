@@ -46,7 +46,22 @@ def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
     if not isinstance(values, dict):
         raise ValueError(f"{profile}: got {values!r}, expected lines of 'name: value'")
     names = parameters_of(notebook)
+    for name, value in values.items():
+        if name in names and not _is_plain(value):
+            raise ValueError(
+                f"{profile}: {name}: got {value!r}, a {type(value).__name__}; expected a number, a text, true, false, "
+                f"null or lists of these. A date such as 2024-01-01 is a text only in quotes"
+            )
     return {name: value for name, value in values.items() if name in names}
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a notebook can be given a value: YAML has dates, sets and bytes, too."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(isinstance(name, str) and _is_plain(inner) for name, inner in value.items())
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def execute(

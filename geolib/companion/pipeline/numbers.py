@@ -20,11 +20,27 @@ from geolib.companion.studies.evidence import Verdict
 REFERENCE = store.PROJECT / "figures" / "reference"
 _REFERENCE_WIDTH = 800  # pixels
 _MOVED = 0.05  # percent
+_NEEDED = ("figure", "numbers", "claims", "data", "profile", "commit", "device", "threads")
 
 
 def collect(directory: Path) -> list[dict[str, Any]]:
-    """Every sidecar of ``directory``, in the order of the figures' names."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob("[0-9][0-9]_*.json"))]
+    """Every sidecar of ``directory``, in the order of the figures' names.
+
+    Raises:
+        ValueError: naming a file that is not one, as a full disk or an editor may leave it.
+    """
+    return [_sidecar(path) for path in sorted(directory.glob("[0-9][0-9]_*.json"))]
+
+
+def _sidecar(path: Path) -> dict[str, Any]:
+    try:
+        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for name in _NEEDED if not isinstance(sidecar, dict) or name not in sidecar]
+        if missing:
+            raise ValueError(f"without {', '.join(missing)}")
+    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
+        raise ValueError(f"{path}: not a figure's record ({error}); remove it and run make again") from error
+    return sidecar
 
 
 def _shown(value: float | str | None, unit: str) -> str:
@@ -168,7 +184,11 @@ def main(arguments: list[str] | None = None) -> int:
     group.add_argument("--keep", action="store_true", help="make this run the reference in figures/reference")
     given = parser.parse_args(arguments)
     directory = store.figures_directory()
-    sidecars = collect(directory)
+    try:
+        sidecars = collect(directory)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
     if not sidecars:
         print(f"{directory}: no figures yet; run `make figures`", file=sys.stderr)
         return 1
