@@ -28,7 +28,7 @@ class Scheduler(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return nodeid if Path(file).parent.name in ("core", "paths", "plane", "solvers") else file
+        return nodeid if Path(file).parent.name in ("core", "paths", "plane", "solvers", "trials") else file
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,6 +10,12 @@ from geolib.jacobian import Map
 from geolib.trials import probe
 
 _MODES_APART = 0.03  # relative difference of forward and reverse mode, beyond which one of them lacks a part
+# What has no second derivatives, by a word of torch's error.
+_REMEDIES = {
+    "attention": "call it under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)",
+    "cdist": "write (a[:, None] - b).square().sum(-1) instead of squares of torch.cdist(a, b)",
+}
+_ANY_REMEDY = "use operations that torch can differentiate twice"
 
 
 @torch.no_grad()
@@ -95,11 +101,7 @@ def _pushed(function: Map, z: Tensor, direction: Tensor) -> tuple[bool, Tensor]:
     try:
         return False, jacobian.ReverseMode(function).push_forward(z, direction.unsqueeze(0))[1][0]
     except RuntimeError as error:
-        remedy = (
-            "call it under torch.nn.attention.sdpa_kernel(SDPBackend.MATH)"
-            if "attention" in str(error)
-            else ("use operations that torch can differentiate twice")
-        )
+        remedy = next((remedy for part, remedy in _REMEDIES.items() if part in str(error)), _ANY_REMEDY)
         sentence = str(error).partition("\n")[0]
         raise ValueError(f"torch has no rule for its second derivatives ({sentence}); {remedy}") from error
 

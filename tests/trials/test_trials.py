@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.utils.checkpoint
-from decoders import random_decoder
 from problems import SPACES, half_plane, mlp, seeded, wall_metric
+from random_decoders import random_decoder
 from torch import nn
 
 from geolib import METHODS, PullbackMetric, expmap, geodesic, geodesic_index, geodesic_residual, logmap, tabulate
