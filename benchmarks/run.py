@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import decoders
+import gallery
 import matplotlib.pyplot as plt
 import peers
 import targets
@@ -195,6 +196,7 @@ def main() -> None:
     store.write_text(NUMBERS, json.dumps({"about": about, "numbers": numbers}, indent=1) + "\n")
     draw(rows, [reference - x for x in found], len(start))
     print(f"written to {RESULTS} and {PICTURE.name}")
+    gallery.main()
 
 
 def draw(rows: list[Row], errors: list[float], n_pairs: int) -> None:

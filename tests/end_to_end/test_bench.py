@@ -36,6 +36,11 @@ def peers():
     return module("peers")
 
 
+@pytest.fixture(scope="module")
+def gallery():
+    return module("gallery")
+
+
 def found(lengths, converged):
     return {"seconds": 2.0, "evaluations": 30, "lengths": lengths, "converged": converged}
 
@@ -111,6 +116,28 @@ def test_a_row_in_a_process_of_its_own(targets, monkeypatch, tmp_path):
     assert one["converged"]
     assert one["seconds"] > 0
     assert one["mebibytes"] >= one["mebibytes before"] > 50
+
+
+def test_a_decoder_of_the_gallery_is_measured(gallery, monkeypatch):
+    monkeypatch.setattr(gallery, "N_POINTS", 2000)
+    monkeypatch.setattr(gallery, "N_PAIRS", 2)
+    monkeypatch.setattr(gallery, "REPEATS", 1)
+    decoders = gallery.gallery().GALLERY
+    for name, mode in (("Fourier features", "forward"), ("implicit layer", "reverse")):
+        row = gallery.row(name, decoders[name].build(8, torch.float32), 1e-4)
+        assert row[f"{name}, mode"] == mode
+        assert row[f"{name}, converged"] == 2
+        assert row[f"{name}, metric, in F"] > 1
+        assert row[f"{name}, geodesics, in F"] > 0
+
+
+def test_the_readme_shows_every_row_of_the_gallery(gallery):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    decoders = gallery.gallery().GALLERY
+    for name in gallery.ROWS:
+        assert not decoders[name].refused
+        for what in ("mode s", "metric, in F .1f", "geodesics, in F .0f", "converged .0f"):
+            assert f"<!--=gallery {name}, {what}-->" in readme
 
 
 def test_polylines_at_equal_steps(peers):

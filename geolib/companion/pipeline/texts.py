@@ -1,8 +1,8 @@
 """Numbers, addresses and pictures in the texts: ``python -m geolib.companion.pipeline.texts`` fills them in.
 
 A number of a Markdown page stands between marks, ``<!--=real MB-2: mean relative improvement .2f-->1.54<!--=-->``: its
-source (``real`` and ``bundled`` are the reference runs, ``bench`` is ``make bench``), its name and its format. The
-verdict on a claim is marked in the same way, with the format ``s``. The address of the repository stands in
+source (``real`` and ``bundled`` are the reference runs, ``bench`` and ``gallery`` are ``make bench``), its name and its
+format. The verdict on a claim is marked in the same way, with the format ``s``. The address of the repository stands in
 ``pyproject.toml`` and goes from there into the notebooks' badges and first cells. The gallery of notebooks is made from
 their titles and the reference pictures.
 """
@@ -24,6 +24,7 @@ SOURCES = {
     "real": "figures/reference/numbers.json",
     "bundled": "figures/reference/bundled.json",
     "bench": "benchmarks/results.json",
+    "gallery": "benchmarks/gallery.json",
 }
 _MARK = re.compile(r"<!--=(\w+) ([^>]+?) (\.\d[efg%]|,\.0f|s)-->[^<]*<!--=-->")
 _BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
