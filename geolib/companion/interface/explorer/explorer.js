@@ -1,7 +1,7 @@
 // The explorer: two end points on the map, the curves between them, strips of decoded images, and a tour.
 // `mount` draws it from a scene. With a kernel it asks for what the page cannot compute; without one it goes on.
 import { fastCurve } from "./numerics.js";
-import { button, CURVE, drawImage, LINE, make, percent, show, signed, SIDE, strip } from "./parts.js";
+import { button, CURVE, drawImage, keep, LINE, make, percent, show, signed, SIDE, strip } from "./parts.js";
 import { BACKGROUNDS, keyOf, Variances } from "./variances.js";
 
 const IMAGES = 9;
@@ -265,7 +265,7 @@ class Explorer extends Variances {
       const way = ways[event.key];
       if (!way) return;
       event.preventDefault();
-      event.stopPropagation(); // JupyterLab moves between cells by these keys
+      keep(event);
       const step = ((event.shiftKey ? 0.1 : 0.01) * (this.box.upper[0] - this.box.lower[0]));
       this.move(which, this.ends[which][0] + step * way[0], this.ends[which][1] + step * way[1]);
     });

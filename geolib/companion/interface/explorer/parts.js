@@ -44,12 +44,17 @@ function button(text, action, attributes = {}) {
   return out;
 }
 
+/** Keep a key from JupyterLab, which moves between cells by them. Keys with Ctrl or Cmd, such as to save, are its own. */
+function keep(event) {
+  if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
+}
+
 /** A slider over some values, and what it says; `action` gets the place of the value chosen. */
 function slider(name, label, values, action) {
   const input = make("input", { type: "range", min: 0, max: values.length - 1, step: 1, "data-name": name, "aria-label": label });
   const output = make("output");
   input.addEventListener("input", () => action(Number(input.value)));
-  input.addEventListener("keydown", (event) => event.stopPropagation()); // JupyterLab moves between cells by these keys
+  input.addEventListener("keydown", keep);
   const row = make("label", { class: "gx-slider" }, make("span", { text: label }), input, output);
   const put = (place) => {
     if (Number(input.value) !== place) input.value = place;

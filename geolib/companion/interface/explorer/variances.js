@@ -1,6 +1,6 @@
 // A map of the latent plane with sliders for the decoder's variance: what notebook 02 shows, and the explorer's ground.
 import { floats, Graph, logCondition, logVolume, steps, Table } from "./numerics.js";
-import { drawImage, imagesOf, LatentMap, LINE, make, shade, show, SIDE, slider, View } from "./parts.js";
+import { drawImage, imagesOf, keep, LatentMap, LINE, make, shade, show, SIDE, slider, View } from "./parts.js";
 
 const ELLIPSE = 0.06; // of the map, its mean radius in the middle of the data
 const VARIANCES = { rbf: "RBF", network: "network", ensemble: "ensemble", none: "none" };
@@ -202,7 +202,7 @@ class Variances extends View {
     return names.map((value) => {
       const input = make("input", { type: "radio", name: `gx-variance-${Variances.count}`, value });
       input.addEventListener("change", () => input.checked && this.choose({ variance: value }));
-      input.addEventListener("keydown", (event) => event.stopPropagation());
+      input.addEventListener("keydown", keep);
       return make("label", { class: "gx-box" }, input, VARIANCES[value]);
     });
   }

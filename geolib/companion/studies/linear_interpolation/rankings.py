@@ -108,6 +108,13 @@ class Ranking:
         return ". ".join(parts)
 
     @property
+    def wins_in_words(self) -> str:
+        """How many single pairs the first model wins by the classifier's entropy, for a reader."""
+        wins, of_comparable = self.share_of_wins["entropy"]
+        among = f", and {of_comparable:.0f} % of the comparable ones" if self.n_comparable else ""
+        return f"By entropy, {NAMES[0]} wins {wins:.0f} % of single pairs{among}"
+
+    @property
     def said(self) -> str:
         """Which measures are more reliable on comparable pairs, in words."""
         if min(whole for whole, _ in self.agreement.values()) >= _CERTAIN:
