@@ -243,6 +243,10 @@ def changed(build: Build, change: Callable[[nn.Module], Map]) -> Build:
     return lambda width, dtype: change(build(width, dtype))
 
 
+def points_like(net: nn.Module) -> Tensor:
+    return torch.zeros(3, 2, dtype=next(net.parameters()).dtype)
+
+
 def scripted(net: nn.Module) -> Map:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises against it
@@ -252,7 +256,16 @@ def scripted(net: nn.Module) -> Map:
 def traced(net: nn.Module) -> Map:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.jit.trace(net, torch.zeros(3, 2, dtype=next(net.parameters()).dtype))
+        return torch.jit.trace(net, points_like(net))
+
+
+def compiled(net: nn.Module) -> Map:
+    """To machine code, once for any number of points."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what torch's compiler warns of itself when it is loaded
+        found = torch.compile(net, dynamic=True)
+        found(points_like(net))
+    return found
 
 
 def by_formula(net: nn.Module) -> Map:
@@ -343,7 +356,7 @@ GALLERY = {
     "Function without forward rule": Decoder(chain(bent, lambda _: Applied(Swish.apply), last), warns=REVERSE),
     "scripted": Decoder(changed(mlp(nn.Tanh), scripted)),
     "traced": Decoder(changed(mlp(nn.Tanh), traced)),
-    "compiled": Decoder(changed(mlp(nn.Tanh), lambda net: torch.compile(net, dynamic=True))),
+    "compiled": Decoder(changed(mlp(nn.Tanh), compiled)),
     "compiled, no machine code": Decoder(changed(mlp(nn.Tanh), lambda net: torch.compile(net, backend="eager"))),
     "output object": Decoder(changed(mlp(nn.Tanh), with_output)),
     "frozen stage": Decoder(changed(mlp(nn.Tanh), with_frozen_stage)),

@@ -84,7 +84,9 @@ def test_geodesics_are_no_longer_than_the_curves_beside_them(name, generator):
     t = torch.linspace(0, 1, N_CHORDS + 1, dtype=DTYPE)
     curve = g.curve(t.to(dtype)).to(DTYPE)
     measured = lengths(values, curve)
-    torch.testing.assert_close(g.length.to(DTYPE), measured, rtol=rtol + TOLERANCE[coarsest(name, dtype)], atol=0)
+    resolved = g.status != Status.UNRESOLVED
+    tolerance = rtol + TOLERANCE[coarsest(name, dtype)]
+    torch.testing.assert_close(g.length.to(DTYPE)[resolved], measured[resolved], rtol=tolerance, atol=0)
     assert (measured <= (1 + rtol) * lengths(values, torch.lerp(start[:, None], end[:, None], t[:, None]))).all()
     aside = 0.05 * (end - start).flip(-1)[:, None] * torch.tensor([1.0, -1.0], dtype=DTYPE)
     for turns in (1, -1, 2, -2):
