@@ -75,8 +75,10 @@ class RiemannianMetric:
     def blocks(self, points: Tensor, *, multiple_of: int = 1) -> Iterator[tuple[slice, slice]]:
         """Slices over curves and points of ``(B, N + 1, d)`` that fit a chunk; neighbouring pieces of one curve share
         an end point, and a piece's number of segments is a ``multiple_of`` so many."""
-        size = self.points_at_once(points)
         n_curves, n_points, _ = points.shape
+        if n_curves == 0:
+            return
+        size = self.points_at_once(points)
         n_segments = min(n_points - 1, max((size - 1) // multiple_of, 1) * multiple_of)
         curves = max(1, size // (n_segments + 1))
         for first in range(0, n_curves, curves):
@@ -103,7 +105,7 @@ class RiemannianMetric:
             with torch.no_grad():
                 for curves, piece in self.blocks(flat):
                     out[curves, piece.start : piece.stop - 1] = self.squared_segments(flat[curves, piece])
-        return out.reshape(*points.shape[:-2], -1)
+        return out.reshape(*points.shape[:-2], out.shape[-1])
 
     def segment_lengths(self, points: Tensor) -> Tensor:
         """Riemannian length of every segment of curves ``(..., N + 1, d)``: ``(..., N)``."""
@@ -146,7 +148,8 @@ class ExpectedMetric(RiemannianMetric):
         return self.source.tensor(z)
 
     def try_at(self, z: Tensor) -> None:
-        """Nothing: the maps are tried before they are first evaluated."""
+        """Try the maps, at the first of the points, where that was not done: before anybody looks into them."""
+        self.points_at_once(z)
 
     @property
     def latent_dim(self) -> int:

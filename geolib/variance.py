@@ -26,11 +26,26 @@ class RBFPrecision(nn.Module):
         weights: ``W (K, D)``, non-negative.
         zeta: the precision far from all centres, where sigma tends to :math:`\zeta^{-1/2}`.
 
+    Raises:
+        TypeError, ValueError: for arguments of the wrong type, shape or range; for points of another dtype, device or
+            latent dimension.
+
     Source:
         Arvanitidis et al. 2018; Danielou et al. 2024, Sec. 2.3.
     """
 
     def __init__(self, centers: Tensor, bandwidths: Tensor, weights: Tensor, zeta: float):
+        checks.latent_points("centers", centers, min_points=1)
+        if centers.ndim != 2:
+            raise ValueError(f"centers: got shape {tuple(centers.shape)}, expected (K, d)")
+        for name, x, more in (("bandwidths", bandwidths, 0), ("weights", weights, 1)):
+            checks.latent_points(name, x)
+            checks.same_kind(name, x, "centers", centers)
+            if x.ndim != 1 + more or len(x) != len(centers):
+                raise ValueError(f"{name}: got shape {tuple(x.shape)}, expected ({len(centers)},{' D' * more})")
+            if bool((x < 0).any()):
+                raise ValueError(f"{name}: {int((x < 0).sum())} of {x.numel()} entries are negative")
+        checks.positive("zeta", zeta)
         super().__init__()
         self.register_buffer("centers", centers)
         self.register_buffer("bandwidths", bandwidths)
@@ -44,6 +59,9 @@ class RBFPrecision(nn.Module):
 
     def precision(self, z: Tensor) -> Tensor:
         """The precision ``beta (..., D)`` at ``z (..., d)``."""
+        checks.same_kind("z", z, "the centers", self.centers)
+        if z.ndim == 0 or z.shape[-1] != self.latent_dim:
+            raise ValueError(f"z: got shape {tuple(z.shape)}, expected (..., {self.latent_dim})")
         return _activations(z, self.centers, self.bandwidths) @ self.weights + self.zeta
 
     def forward(self, z: Tensor) -> Tensor:
@@ -130,7 +148,7 @@ def fit_rbf_precision(
 
     Raises:
         TypeError, ValueError: for arguments of the wrong type, shape or range; for latents that are all the same point,
-            or whose squared spread or its inverse is beyond the range of their dtype.
+            or whose squared spread or its inverse is beyond the range of their dtype; for targets whose inverse is.
 
     Note:
         A cluster whose points coincide gets the median radius of the other clusters. The fit of the weights stops when
@@ -177,7 +195,16 @@ def place_centers(latents: Tensor, n_centers: int, curvature: float, seed: int) 
 @torch.no_grad()
 def fit_to(latents: Tensor, variance_target: Tensor, centers: Tensor, bandwidths: Tensor, zeta: float) -> RBFPrecision:
     """The weights of ``fit_rbf_precision``, given where the centres are and how far they reach."""
-    weights = _fit_weights(_activations(latents, centers, bandwidths), variance_target, zeta)
+    v = _activations(latents, centers, bandwidths)
+    if not bool(v.any()):
+        raise ValueError("curvature: so small that no basis function reaches any of the latents; raise it")
+    weights = _fit_weights(v, variance_target, zeta)
+    if not bool(torch.isfinite(weights).all()):
+        low, high = (float(x) for x in variance_target.aminmax())
+        raise ValueError(
+            f"variance_target: the precision that fits values from {low:.3g} to {high:.3g} is beyond the range of "
+            f"{weights.dtype}; rescale them, or put a floor under them"
+        )
     return RBFPrecision(centers, bandwidths, weights, zeta)
 
 

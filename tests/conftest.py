@@ -28,7 +28,8 @@ class Scheduler(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return nodeid if Path(file).parent.name in ("core", "paths", "plane", "solvers", "trials") else file
+        alone = ("core", "fuzzing", "paths", "plane", "solvers", "trials")
+        return nodeid if Path(file).parent.name in alone else file
 
 
 @pytest.hookimpl(optionalhook=True)

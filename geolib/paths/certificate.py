@@ -58,11 +58,7 @@ def geodesic_residual(metric: Metric, points: Tensor) -> Tensor:
         The equation: Arvanitidis et al. 2018; Michelis & Becker 2021, Sec. 2.1. The weighing by the second variation
         is this project's own.
     """
-    metric = as_metric(metric)
-    checks.latent_points("points", points, min_points=3)
-    flat = points.detach().reshape(-1, *points.shape[-2:])
-    metric.try_at(flat.flatten(0, 1))
-    return certify(metric, flat).residual.reshape(points.shape[:-2])
+    return _tried_and_certified(metric, points).residual.reshape(points.shape[:-2])
 
 
 def geodesic_index(metric: Metric, points: Tensor) -> Tensor:
@@ -91,11 +87,7 @@ def geodesic_index(metric: Metric, points: Tensor) -> Tensor:
     Source:
         Morse's index theorem; do Carmo 1992, Riemannian Geometry, Ch. 11.
     """
-    metric = as_metric(metric)
-    checks.latent_points("points", points, min_points=3)
-    flat = points.detach().reshape(-1, *points.shape[-2:])
-    metric.try_at(flat.flatten(0, 1))
-    return certify(metric, flat).index.reshape(points.shape[:-2])
+    return _tried_and_certified(metric, points).index.reshape(points.shape[:-2])
 
 
 @dataclass(frozen=True)
@@ -109,6 +101,18 @@ class Certificate:
     descent: Tensor
     """(B, N + 1, d), the field along which the second variation is most negative, zero where there is none: of length
     1 at its largest in the metric, and without a sign"""
+
+
+def _tried_and_certified(metric: Metric, points: Tensor) -> Certificate:
+    """The certificate of a caller's curves ``(..., N + 1, d)``, flattened."""
+    metric = as_metric(metric)
+    checks.latent_points("points", points, min_points=3)
+    flat = points.detach().reshape(-1, *points.shape[-2:])
+    if len(flat) == 0:
+        none = flat.new_zeros(0)
+        return Certificate(none, none.long(), flat)
+    metric.try_at(flat.flatten(0, 1))
+    return certify(metric, flat)
 
 
 @torch.no_grad()

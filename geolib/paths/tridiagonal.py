@@ -102,14 +102,20 @@ def negative_eigenvalues(diagonal: Tensor, right: Tensor) -> Tensor:
         Golub & Van Loan 2013, Sec. 8.1.5 and 4.5.1.
     """
     pivot = diagonal[:, 0]
-    count = torch.linalg.eigvalsh(pivot).lt(0).sum(-1)
+    count = _negative(pivot)
     for k in range(right.shape[1]):
         # a pivot that is singular to the last bit leaves nothing to be told
         reduced = torch.linalg.solve_ex(pivot, right[:, k]).result.nan_to_num(0.0, 0.0, 0.0)
         pivot = diagonal[:, k + 1] - right[:, k].mT @ reduced
         pivot = (pivot + pivot.mT) / 2
-        count = count + torch.linalg.eigvalsh(pivot).lt(0).sum(-1)
+        count = count + _negative(pivot)
     return count
+
+
+def _negative(pivot: Tensor) -> Tensor:
+    """How many eigenvalues of each ``(B, d, d)`` are negative; a pivot that overflowed leaves nothing to be told."""
+    finite = torch.isfinite(pivot).flatten(1).all(-1)
+    return torch.linalg.eigvalsh(torch.where(finite[:, None, None], pivot, 0.0)).lt(0).sum(-1)
 
 
 def product(diagonal: Tensor, right: Tensor, x: Tensor) -> Tensor:

@@ -63,6 +63,34 @@ def test_module_is_the_formula(generator):
     assert rbf.latent_dim == 2
 
 
+def test_a_module_of_wrong_parts_is_refused():
+    c, lam, W = torch.zeros(4, 2), torch.ones(4), torch.ones(4, 3)
+    for name, parts in (
+        ("centers", (c[0], lam, W, 1.0)),
+        ("bandwidths", (c, lam[1:], W, 1.0)),
+        ("bandwidths", (c, -lam, W, 1.0)),
+        ("bandwidths", (c, lam * torch.nan, W, 1.0)),
+        ("weights", (c, lam, W.mT, 1.0)),
+        ("weights", (c, lam, W.double(), 1.0)),
+        ("zeta", (c, lam, W, 0.0)),
+    ):
+        with pytest.raises((ValueError, TypeError), match=f"{name}: "):
+            RBFPrecision(*parts)
+    for z in (torch.zeros(5, 1), torch.zeros(5, 3), torch.zeros(5, 2, dtype=torch.float64)):  # one would be broadcast
+        with pytest.raises((ValueError, TypeError), match="z: got"):
+            RBFPrecision(c, lam, W, 1.0)(z)
+
+
+@pytest.mark.filterwarnings("ignore:fit_rbf_precision. the weights were still improving")
+def test_what_no_weights_fit_is_refused(generator):
+    """They used to be NaN."""
+    z, t = blob(generator)
+    with pytest.raises(ValueError, match="curvature: so small that no basis function reaches"):
+        fit_rbf_precision(z, t, n_centers=5, curvature=1e-20)
+    with pytest.raises(ValueError, match="variance_target: the precision that fits values from"):
+        fit_rbf_precision(z, t * 1e-310, n_centers=5)
+
+
 def test_module_carries_its_state_and_no_parameters(generator):
     z, t = blob(generator)
     rbf = fit_rbf_precision(z, t, n_centers=5)

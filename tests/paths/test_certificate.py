@@ -18,8 +18,9 @@ from problems import (
     paraboloid,
     sphere,
 )
+from torch import nn
 
-from geolib import PullbackMetric, curve_length, geodesic, geodesic_index, geodesic_residual, is_geodesic
+from geolib import PullbackMetric, curve_energy, curve_length, geodesic, geodesic_index, geodesic_residual, is_geodesic
 from geolib.riemannian import as_metric
 
 pytestmark = pytest.mark.smoke
@@ -40,6 +41,17 @@ def of_an_arc(angle):
 
 def order(residuals):
     return -np.polyfit(np.log(N_SEGMENTS), np.log(residuals.numpy()), 1)[0]
+
+
+def test_no_curves_are_none_and_maps_are_tried_before_they_are_looked_into():
+    """They were a crash of torch's, and so was a chain of another dtype."""
+    for metric in (PullbackMetric(mlp()), half_plane().metric):
+        for function in (curve_length, curve_energy, geodesic_residual, geodesic_index):
+            assert function(metric, torch.ones(3, 0, 9, 2, dtype=DTYPE)).shape == (3, 0)
+    chain = PullbackMetric(nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 4)))
+    for function in (geodesic_residual, geodesic_index):
+        with pytest.raises(ValueError, match="mean: failed on points of shape"):
+            function(chain, torch.ones(9, 2, dtype=DTYPE))
 
 
 # Zero for geodesics, at the expected order

@@ -58,3 +58,11 @@ def test_products_and_inertia(n, d, generator):
     expected = torch.linalg.eigvalsh(full).lt(0).sum(-1)
     assert n * d < 3 or len(expected.unique()) > 1
     assert torch.equal(tridiagonal.negative_eigenvalues(A, R), expected)
+
+
+def test_a_pivot_that_overflowed_costs_the_others_nothing():
+    """An eigenvalue solver would raise an error for all of them."""
+    diagonal = torch.eye(2).expand(3, 4, 2, 2).clone()
+    diagonal[1, 2] = torch.inf
+    diagonal[2, 3] *= -1
+    assert tridiagonal.negative_eigenvalues(diagonal, torch.zeros(3, 3, 2, 2)).tolist() == [0, 0, 2]
