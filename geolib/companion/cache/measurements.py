@@ -45,7 +45,4 @@ def kept(name: str, configuration: dict[str, Any], measure: Callable[[], Any]) -
     def build(path: Path) -> None:
         path.write_text(json.dumps(measure(), allow_nan=False), encoding="utf-8")
 
-    def load(path: Path) -> Any:
-        return json.loads(path.read_text(encoding="utf-8"))  # a JSONDecodeError is a ValueError
-
-    return store.cached(name, everything, ".json", build=build, load=load)
+    return store.cached(name, everything, ".json", build=build, load=store.read_json)

@@ -144,6 +144,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def read_json(path: Path) -> Any:
+    """The values in a JSON file.
+
+    Raises:
+        ValueError: naming the file, where it is damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # what is no text and what is no JSON are ValueErrors
+        raise ValueError(f"{path}: not a JSON file ({error})") from error
+
+
 def key(configuration: dict[str, Any]) -> str:
     """Twelve hex digits that name a configuration: equal for equal contents, whatever the order of the keys."""
     text = json.dumps(configuration, sort_keys=True, separators=(",", ":"), allow_nan=False)

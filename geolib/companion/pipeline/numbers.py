@@ -20,6 +20,13 @@ from geolib.companion.studies.evidence import Verdict
 REFERENCE = store.PROJECT / "figures" / "reference"
 _REFERENCE_WIDTH = 800  # pixels
 _MOVED = 0.05  # percent
+_VALUE = int | float | str | None
+# what is asked of every record of these lists
+_RECORDS = {
+    "numbers": {"id": str, "quantity": str, "unit": str, "note": str, "value": _VALUE, "paper": _VALUE},
+    "claims": {"id": str, "claim": str, "verdict": str, "criterion": str, "ours": str, "paper": str | None},
+    "data": {"source": str, "notice": str},
+}
 _NEEDED = ("figure", "numbers", "claims", "data", "profile", "commit", "device", "threads")
 
 
@@ -34,13 +41,20 @@ def collect(directory: Path) -> list[dict[str, Any]]:
 
 def _sidecar(path: Path) -> dict[str, Any]:
     try:
-        sidecar = json.loads(path.read_text(encoding="utf-8"))
+        sidecar = store.read_json(path)
         missing = [name for name in _NEEDED if not isinstance(sidecar, dict) or name not in sidecar]
         if missing:
             raise ValueError(f"without {', '.join(missing)}")
-    except (ValueError, RecursionError) as error:  # a JSONDecodeError and a UnicodeDecodeError are ValueErrors
+        for part, kinds in _RECORDS.items():
+            if not isinstance(sidecar[part], list) or not all(_is_record(record, kinds) for record in sidecar[part]):
+                raise ValueError(f"{part}: expected a list of records with {', '.join(kinds)}")
+    except ValueError as error:
         raise ValueError(f"{path}: not a figure's record ({error}); remove it and run make again") from error
     return sidecar
+
+
+def _is_record(record: object, kinds: dict[str, Any]) -> bool:
+    return isinstance(record, dict) and all(name in record and isinstance(record[name], kinds[name]) for name in kinds)
 
 
 def _shown(value: float | str | None, unit: str) -> str:
@@ -150,7 +164,7 @@ def _reference_file(sidecars: list[dict[str, Any]]) -> Path:
 def _reference(sidecars: list[dict[str, Any]]) -> dict[str, Any]:
     """What was kept of a run on the same data; nothing where none was."""
     path = _reference_file(sidecars)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return store.read_json(path) if path.exists() else {}
 
 
 def keep_as_reference(sidecars: list[dict[str, Any]], directory: Path) -> None:

@@ -54,7 +54,7 @@ def stored(project: Path) -> Callable[[str], dict[str, Any]]:
     def numbers(source: str) -> dict[str, Any]:
         if source not in SOURCES:
             raise ValueError(f"source: got {source!r}, expected one of {', '.join(map(repr, SOURCES))}")
-        kept = json.loads((project / SOURCES[source]).read_text(encoding="utf-8"))
+        kept = store.read_json(project / SOURCES[source])
         about = kept["about"] if isinstance(kept["about"], dict) else {}
         return {**about, **kept["numbers"], **kept.get("verdicts", {})}
 

@@ -25,9 +25,11 @@ def _record(notebook: str, profile: str) -> Path:
 def last_durations(notebook: str, profile: str) -> dict[str, float]:
     """Seconds of every cell in the last run that came to its end, by the cells' ids; empty where there was none."""
     try:
-        return json.loads(_record(notebook, profile).read_text(encoding="utf-8"))
+        kept = store.read_json(_record(notebook, profile))
     except (OSError, ValueError):
         return {}
+    sound = isinstance(kept, dict) and all(isinstance(seconds, (int, float)) for seconds in kept.values())
+    return kept if sound else {}
 
 
 class Watch:
