@@ -76,8 +76,6 @@ class RiemannianMetric:
         """Slices over curves and points of ``(B, N + 1, d)`` that fit a chunk; neighbouring pieces of one curve share
         an end point, and a piece's number of segments is a ``multiple_of`` so many."""
         n_curves, n_points, _ = points.shape
-        if n_curves == 0:
-            return
         size = self.points_at_once(points)
         n_segments = min(n_points - 1, max((size - 1) // multiple_of, 1) * multiple_of)
         curves = max(1, size // (n_segments + 1))
@@ -98,7 +96,9 @@ class RiemannianMetric:
     def squared_segments_in_blocks(self, points: Tensor) -> Tensor:
         """``squared_segments`` of ``(..., N + 1, d)``, with flat memory where no gradient is asked for."""
         flat = points.reshape(-1, *points.shape[-2:])
-        if torch.is_grad_enabled() and points.requires_grad:
+        if len(flat) == 0:  # no point to try a metric at
+            out = flat.diff(dim=1).sum(-1)
+        elif torch.is_grad_enabled() and points.requires_grad:
             out = self.squared_segments(flat)
         else:
             out = flat.new_empty(flat.shape[0], flat.shape[1] - 1)

@@ -47,7 +47,8 @@ def test_no_curves_are_none_and_maps_are_tried_before_they_are_looked_into():
     """They were a crash of torch's, and so was a chain of another dtype."""
     for metric in (PullbackMetric(mlp()), half_plane().metric):
         for function in (curve_length, curve_energy, geodesic_residual, geodesic_index):
-            assert function(metric, torch.ones(3, 0, 9, 2, dtype=DTYPE)).shape == (3, 0)
+            for asks in (False, True):
+                assert function(metric, torch.ones(3, 0, 9, 2, dtype=DTYPE, requires_grad=asks)).shape == (3, 0)
     chain = PullbackMetric(nn.Sequential(nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 4)))
     for function in (geodesic_residual, geodesic_index):
         with pytest.raises(ValueError, match="mean: failed on points of shape"):
