@@ -153,9 +153,8 @@ _SECONDS = {
 }
 
 
-class ReverseMode(nn.Module):
-    """A map for which torch's forward mode has no rule: its derivatives along tangents from reverse mode, one pass for
-    all and another for each tangent."""
+class _Differentiated(nn.Module):
+    """A map that brings a way of its own to find its derivatives along tangents."""
 
     def __init__(self, function: Map):
         super().__init__()
@@ -164,6 +163,11 @@ class ReverseMode(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The values at ``x (n, ...)``."""
         return self.function(x)
+
+
+class ReverseMode(_Differentiated):
+    """A map for which torch's forward mode has no rule: its derivatives along tangents from reverse mode, one pass for
+    all and another for each tangent."""
 
     def push_forward(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """Those and their derivatives along ``tangents (k, n, ...)``."""
@@ -182,17 +186,9 @@ class ReverseMode(nn.Module):
         return value, torch.stack(rows)
 
 
-class RecordedInReverse(nn.Module):
+class RecordedInReverse(_Differentiated):
     """A map whose derivatives torch finds in forward mode, but cannot differentiate, or wrongly: that is done by
     differentiating twice in reverse mode."""
-
-    def __init__(self, function: Map):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The values at ``x (n, ...)``."""
-        return self.function(x)
 
     def push_forward(self, x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
         """Those and their derivatives along ``tangents (k, n, ...)``."""

@@ -1,22 +1,19 @@
 """The pages of notebooks 04 and 05 without a browser: what they are given, what the kernel answers, what Node finds."""
 
 import base64
-import json
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 import torch
 from project import small_generator
+from test_explorer_numerics import NODE, node
 
 import geolib
-from geolib.companion.interface.explorer import module, scene, widget
+from geolib.companion.interface.explorer import scene, widget
 from geolib.companion.models import generators
 from geolib.companion.studies.linear_interpolation import explorer as study
 from geolib.companion.studies.linear_interpolation import two_models
 
-NODE = shutil.which("node")
 N = 12
 
 pytestmark = pytest.mark.slow
@@ -44,19 +41,6 @@ def found(g):
     sides = ((each.metric, g.test_latents[first], g.test_latents[second]) for each in (g, other))
     comparison = geolib.compare_models(*sides, threshold=0.004)
     return two_models.measure((g, other), first, second, comparison, [])
-
-
-def node(program, given):
-    done = subprocess.run(
-        [NODE, "--input-type=module", "-"],
-        input=f"{module.source()}\nconst given = {json.dumps(given)};\n{program}",
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return torch.tensor(json.loads(done.stdout), dtype=torch.float64)
 
 
 def test_the_page_of_steps_begins_with_the_solvers_mean(g, steps):
@@ -95,12 +79,12 @@ def test_the_page_finds_algorithm_1_itself(g, steps, size):
     program = """
     const table = new Table({ ...given.box, logs: steps(given.logs) });
     const graph = new Graph(table);
-    console.log(JSON.stringify(given.starts.map((x) => {
+    print(given.starts.map((x) => {
         const end = stepped(table, x, given.size);
         const curve = fastCurve(graph, null, x, end);
         return [...end, curve.line, curve.length];
-    })));"""
-    *end, line, length = node(program, {**steps.scene, "size": size}).unbind(-1)
+    }));"""
+    *end, line, length = node(program, **steps.scene, size=size).unbind(-1)
     expected = geolib.relative_improvement(g.metric, n_samples=N, step_size=size, seed=3, rtol=1e-3, max_steps=20)
     # where both eigenvalues are almost the same, the table's direction may be another
     same = (torch.stack(end, dim=-1) - expected.end.double()).norm(dim=-1) < 0.05 * size
@@ -114,8 +98,8 @@ def test_the_page_finds_algorithm_1_itself(g, steps, size):
 def test_the_pages_interval_is_students(generator):
     values = torch.rand(9, generator=generator, dtype=torch.float64)
     samples = torch.stack([values.mean(), 2.306004 * values.std() / 3])
-    program = "const { mean, half } = meanOf(given, 2.306004); console.log(JSON.stringify([mean, half]));"
-    torch.testing.assert_close(node(program, values.tolist()), samples)
+    program = "const { mean, half } = meanOf(given.values, 2.306004); print([mean, half]);"
+    torch.testing.assert_close(node(program, values=values.tolist()), samples)
 
 
 def test_the_page_of_pairs_has_both_improvements_and_all_strips(g, found):
