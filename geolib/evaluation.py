@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from geolib.geodesics import geodesic
 from geolib.metric import extremal_directions
 from geolib.paths.lost import finite_points, pairs_off_the_domain
 from geolib.paths.result import Geodesic, joined
-from geolib.riemannian import Metric, RiemannianMetric, as_metric
+from geolib.riemannian import Metric, as_metric
 
 
 @dataclass(frozen=True)
@@ -160,13 +161,13 @@ def relative_improvement(
     def sampled(n: int) -> RelativeImprovement:
         start = torch.randn(n, latent_dim, generator=generator, dtype=torch.float64).to(**kind)
         try:
-            end = _ends(metric, start, step_size)
+            end = stepped(metric, start, step_size)
             return RelativeImprovement(start, end, geodesic(metric, start, end, **options))
         except checks.NotFiniteError:
             end = start.clone()
             rows = finite_points(metric, start).nonzero()[:, 0]
             if len(rows):
-                end[rows] = _ends(metric, start[rows], step_size)
+                end[rows] = stepped(metric, start[rows], step_size)
                 rows = rows[finite_points(metric, end[rows])]
             if not len(rows):
                 raise
@@ -185,11 +186,11 @@ def relative_improvement(
                 stacklevel=2,
             )
             break
-        found = _both(found, sampled(min(_n_more(found, until), n_left)))
+        found = together([found, sampled(min(_n_more(found, until), n_left))])
     return found
 
 
-def _ends(metric: RiemannianMetric, start: Tensor, step_size: float) -> Tensor:
+def stepped(metric: Metric, start: Tensor, step_size: float) -> Tensor:
     """One step from ``start (n, d)`` along the maximal eigenvector, towards the origin."""
     with torch.no_grad():
         _, v_max = extremal_directions(metric(start))
@@ -205,10 +206,12 @@ def _n_more(found: RelativeImprovement, until: float) -> int:
     return max(math.ceil(needed) - n, math.ceil(n / 8))
 
 
-def _both(a: RelativeImprovement, b: RelativeImprovement) -> RelativeImprovement:
-    n = len(a.improvement) + len(b.improvement)
-    curves = joined([a.geodesic, b.geodesic], torch.arange(n, device=a.start.device), torch.Size([n]))
-    return RelativeImprovement(torch.cat([a.start, b.start]), torch.cat([a.end, b.end]), curves)
+def together(parts: Sequence[RelativeImprovement]) -> RelativeImprovement:
+    """All pairs of several runs of Algorithm 1."""
+    start, end = (torch.cat([getattr(part, name) for part in parts]) for name in ("start", "end"))
+    n = len(start)
+    curves = joined([part.geodesic for part in parts], torch.arange(n, device=start.device), torch.Size([n]))
+    return RelativeImprovement(start, end, curves)
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,12 @@ def kept_lines(metric: RiemannianMetric, start: Tensor, end: Tensor, n_segments:
 
 def finite_points(metric: RiemannianMetric, z: Tensor) -> Tensor:
     """Whether the metric and the image are finite at points ``(n, d)``: ``(n,)``."""
-    try:
+
+    def image_norm(z: Tensor) -> Tensor:
         metric(z)
-        metric.image_norm(z)
-    except NOT_FINITE:
-        if len(z) == 1:
-            return torch.zeros(1, dtype=torch.bool, device=z.device)
-        return torch.cat([finite_points(metric, half) for half in z.tensor_split(2)])
-    return torch.ones(len(z), dtype=torch.bool, device=z.device)
+        return metric.image_norm(z)
+
+    return torch.isfinite(nan_where_not_finite(image_norm, (), z))
 
 
 def pairs_off_the_domain(start: Tensor, end: Tensor, n_segments: int) -> Geodesic:

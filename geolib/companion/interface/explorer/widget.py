@@ -13,6 +13,7 @@ from geolib.companion.models.generators import Generator
 from geolib.companion.studies.linear_interpolation import explorer as study
 from geolib.companion.studies.linear_interpolation.explorer import Explored, Found, Landscape, Setting, step_sizes
 from geolib.companion.studies.linear_interpolation.two_models import TwoModels
+from geolib.evaluation import together
 from geolib.paths.result import Status
 
 _KEPT = 8  # landscapes
@@ -128,7 +129,7 @@ class Explorer(Variances):
             parts.update(of=landscape.setting, found=[])
         if len(parts["found"]) * study.PART < study.N_SAMPLES:
             parts["found"].append(landscape.improvement_part(len(parts["found"]), seed=self._seed))
-        found = study.together(parts["found"])
+        found = together(parts["found"])
         return {"improvement": scene.improvement(found), "left": max(0, study.N_SAMPLES - len(found.start))}
 
     def _curve(self, question: dict[str, Any]) -> dict[str, Any]:

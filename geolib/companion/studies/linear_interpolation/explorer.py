@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,7 +14,6 @@ from geolib import (
     RBFPrecision,
     checks,
     curve_length,
-    extremal_directions,
     fit_rbf_precision,
     geodesic,
     jacobian,
@@ -25,8 +24,8 @@ from geolib.companion.models.generators import Generator
 from geolib.companion.models.grid import LatentGrid
 from geolib.companion.studies import summaries
 from geolib.companion.studies.linear_interpolation.worst_case import inwards
-from geolib.evaluation import RelativeImprovement
-from geolib.paths.result import Geodesic, joined
+from geolib.evaluation import RelativeImprovement, stepped
+from geolib.paths.result import Geodesic
 from geolib.plane.tabulated import TabulatedMetric
 from geolib.variance import Ensemble, fit_to, place_centers
 
@@ -87,8 +86,7 @@ class Landscape:
         """The ``k``-th ``PART`` of the pairs of ``improvement``, so that something else can be done in between."""
         draws = torch.randn(N_SAMPLES, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         start = draws[k * PART : (k + 1) * PART].to(self.table.lower)
-        _, v_max = extremal_directions(self.metric(start))
-        end = start + torch.where((start * v_max).sum(-1, keepdim=True) > 0, -v_max, v_max)
+        end = stepped(self.metric, start, 1.0)
         return RelativeImprovement(start, end, geodesic(self.metric, start, end, **_SOLVER))
 
     def curve(self, start: Tensor, end: Tensor) -> Geodesic:
@@ -244,14 +242,6 @@ def step_sizes(g: Generator, *, first: float, seed: int) -> StepSizes:
 def small_algorithm_1(metric: PullbackMetric, step_size: float, seed: int) -> RelativeImprovement:
     """Algorithm 1 on few pairs, to a tolerance of 1e-3 in length and within 20 steps per pair."""
     return relative_improvement(metric, n_samples=N_SAMPLES, step_size=step_size, seed=seed, **_SOLVER)
-
-
-def together(parts: Sequence[RelativeImprovement]) -> RelativeImprovement:
-    """All pairs of several runs of Algorithm 1."""
-    start, end = (torch.cat([getattr(part, name) for part in parts]) for name in ("start", "end"))
-    n = len(start)
-    curves = joined([part.geodesic for part in parts], torch.arange(n, device=start.device), torch.Size([n]))
-    return RelativeImprovement(start, end, curves)
 
 
 def halved(points: Tensor, times: int) -> list[Tensor]:
